@@ -1,0 +1,47 @@
+#pragma once
+
+#include <vector>
+
+#include "libstore/build/build-result.hh"
+#include "libstore/model/derivation.hh"
+#include "libstore/model/derived-path.hh"
+#include "libstore/store/local-store.hh"
+
+namespace firn {
+
+/// What a build needs from its connection.
+struct BuildContext {
+    LocalStore &store;
+    const Settings &settings;
+    Logger &logger;
+    /// Polled for hang-up while building: when the client goes away every build of it is killed and
+    /// Error(interrupted) thrown. −1: nobody to watch.
+    int clientFd = -1;
+    /// For `keep-failed`: who may read what is left. −1: nobody.
+    uid_t clientUid = static_cast<uid_t>(-1);
+    gid_t clientGid = static_cast<gid_t>(-1);
+};
+
+/// Makes every path valid: opaque paths must be valid already (no substituters yet), outputs of derivations
+/// are built, with everything they need. Runs an event loop in the calling thread until all is done; one
+/// result per request, in order. Throws only when interrupted or on a fault of ours; a failed build is a
+/// result.
+std::vector<BuildResult> buildPaths(BuildContext &context, const std::vector<DerivedPath> &paths,
+                                    BuildMode mode);
+
+/// Builds one derivation that need not be in the store; its inputs must be valid.
+BuildResult buildDerivation(BuildContext &context, const StorePath &drvPath, const BasicDerivation &drv,
+                            BuildMode mode);
+
+/// What buildPaths() would have to do.
+struct MissingPaths {
+    StorePathSet willBuild, willSubstitute, unknown;
+    uint64_t downloadSize = 0, narSize = 0;
+};
+MissingPaths queryMissing(LocalStore &store, const std::vector<DerivedPath> &paths);
+
+/// One error for a list of results, as clients of BuildPaths expect it; nothing if all are good.
+void throwIfFailed(const StoreDir &store, const std::vector<DerivedPath> &paths,
+                   const std::vector<BuildResult> &results);
+
+} // namespace firn

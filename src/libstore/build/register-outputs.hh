@@ -1,0 +1,65 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "libstore/build/build-result.hh"
+#include "libstore/build/patch.hh"
+#include "libstore/model/derivation.hh"
+#include "libstore/model/path-info.hh"
+#include "libstore/store/local-store.hh"
+
+namespace firn {
+
+/// One output as the builder left it.
+struct ScratchOutput {
+    StorePath scratchPath;              ///< path the builder was told (its text may occur in the contents)
+    std::optional<StorePath> finalPath; ///< where it will be, where known beforehand
+};
+
+struct RegistrationRequest {
+    const Derivation *derivation = nullptr; ///< or BasicDerivation's content with no input derivations
+    StorePath drvPath;
+    std::map<std::string, ScratchOutput> outputs; ///< by output name: those to be registered
+    /// Directory that holds the scratch outputs under their base names: the sandbox's store directory, or the
+    /// store itself.
+    int scratchDir = -1;
+    /// Paths the outputs may refer to: the closure of the inputs. Hash parts of these and of the outputs are
+    /// scanned for.
+    StorePathSet possibleReferences;
+    uid_t builderUid = static_cast<uid_t>(-1); ///< owner that everything must have; −1: not checked
+    /// Outputs whose path promises their content are copied to new inodes while hashed, as somebody may hold
+    /// a descriptor.
+    bool copyFixedOutputs = false;
+    BuildMode mode = BuildMode::normal;
+    bool keepFailedCheck = false; ///< keep-failed with check: leave the differing tree as "<path>.check"
+    /// For fixed outputs: what the builder was to fetch, shown when the hash is wrong. May be empty.
+    std::string url;
+};
+
+/// Called in the `repair` phase with every file that a rewrite touches, per output: may answer with further
+/// patches (page hashes). `dir` is the output's parent directory, `name` the scratch entry.
+using RepairHook = std::function<std::vector<FilePatches>(int dir, const std::string &name,
+                                                          const std::vector<FilePatches> &touched)>;
+
+/// Collect, scan, order, decide, repair, apply, verify, hash, check, register: see doc/architecture.md. On
+/// success all outputs are valid in one transaction and their infos returned by name; on failure the store is
+/// as it was and an Error is thrown (BuildFailure with a status).
+std::map<std::string, PathInfo> registerOutputs(LocalStore &store, Logger &logger,
+                                                const RegistrationRequest &request, const RepairHook &repair);
+
+/// A failure with the status a client is to see.
+class BuildFailure : public Error {
+  public:
+    BuildFailure(BuildResult::Status status, const std::string &message)
+        : Error(ErrorKind::failure, message), status_(status) {}
+    BuildResult::Status status() const { return status_; }
+
+  private:
+    BuildResult::Status status_;
+};
+
+} // namespace firn

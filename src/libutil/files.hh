@@ -1,0 +1,80 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <sys/stat.h>
+
+#include "libutil/file-descriptor.hh"
+
+// Work on files relative to an open directory. `dir` is a directory descriptor (or AT_FDCWD), `name` one path
+// component unless said otherwise. No function follows a symlink in the last component unless its name says
+// so. All throw SysError with what was attempted; descriptors are close-on-exec.
+
+namespace firn {
+
+/// Opens a directory by path from outside any build's reach (configuration, the store directory); follows
+/// symlinks.
+UniqueFd openDirectory(const std::filesystem::path &path);
+/// Opens directory `name` in `dir`; a symlink or anything else is an error.
+UniqueFd openDirectoryAt(int dir, const std::string &name);
+/// Opens a regular file for reading without following a symlink and without blocking on a FIFO.
+UniqueFd openFileAt(int dir, const std::string &name);
+
+/// lstat relative to dir; nullopt-like: returns false if there is no such entry.
+bool statAt(int dir, const std::string &name, struct stat &st);
+bool existsAt(int dir, const std::string &name);
+
+/// Names in a directory without "." and "..", sorted bytewise. Reads through a descriptor of its own; dir's
+/// offset stays.
+std::vector<std::string> listDirectory(int dir);
+
+/// Target of a symlink.
+std::string readLinkAt(int dir, const std::string &name);
+
+std::string readFileAt(int dir, const std::string &name, uint64_t limit = UINT64_MAX);
+/// Follows symlinks; for configuration and /proc.
+std::string readFile(const std::filesystem::path &path, uint64_t limit = UINT64_MAX);
+/// Creates or truncates. Follows symlinks; for our own state files.
+void writeFile(const std::filesystem::path &path, std::string_view content, mode_t mode = 0666);
+
+/// Removes a file or a whole tree relative to its parent: iterative, no symlink followed, directories made
+/// accessible (chmod through their descriptor) where needed. Returns the number of bytes (st_blocks * 512)
+/// freed for files whose link count was 1. A name that is not there is fine and frees 0. It stays on the file
+/// system of `name`.
+uint64_t removeTree(int dir, const std::string &name);
+
+/// mkdir -p; existing directories (also behind symlinks) are fine.
+void makeDirectories(const std::filesystem::path &path, mode_t mode = 0755);
+
+/// Creates a new directory `<prefix>-<random>` in dir, mode 0700; returns its name.
+std::string makeTemporaryDirectoryAt(int dir, const std::string &prefix, mode_t mode = 0700);
+
+/// Writes everything, retrying on EINTR and short writes.
+void writeFull(int fd, std::string_view bytes);
+
+/// Flushes a file's or directory's data and metadata.
+void syncFd(int fd);
+
+/// Runs an action when the scope ends, unless cancelled.
+class ScopeExit {
+  public:
+    explicit ScopeExit(std::function<void()> action) : action_(std::move(action)) {}
+    ScopeExit(const ScopeExit &) = delete;
+    ScopeExit &operator=(const ScopeExit &) = delete;
+    ~ScopeExit() {
+        if (action_) {
+            action_();
+        }
+    }
+    void cancel() { action_ = nullptr; }
+
+  private:
+    std::function<void()> action_;
+};
+
+} // namespace firn
