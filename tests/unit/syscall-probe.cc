@@ -3,6 +3,7 @@
 // the 32-bit entry and with x32 numbers.
 
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -12,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 namespace {
@@ -113,9 +115,43 @@ void probeTerminal() {
     printf("terminal %s\n", works ? name : strerrorname_np(errno));
 }
 
+socklen_t abstractAddress(const char *name, sockaddr_un &address) {
+    address = {};
+    address.sun_family = AF_UNIX;
+    strcpy(address.sun_path + 1, name);
+    return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + strlen(name));
+}
+
+/// From inside out: to a listening stream socket, and from a datagram pair that has a peer already.
+void reachOut(const char *name) {
+    sockaddr_un address;
+    socklen_t length = abstractAddress(name, address);
+    auto *to = reinterpret_cast<sockaddr *>(&address);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    show("connect", fd < 0 ? -1 : connect(fd, to, length));
+    int pair[2];
+    address.sun_path[1]++; // the datagram socket's name
+    int made = socketpair(AF_UNIX, SOCK_DGRAM, 0, pair);
+    show("send", made < 0 ? -1 : sendto(pair[0], "x", 1, 0, to, length));
+}
+
+/// From outside in: listens, says so, and waits for a caller for a while.
+void listenFor(const char *name) {
+    sockaddr_un address;
+    socklen_t length = abstractAddress(name, address);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    bool listening = fd >= 0 && bind(fd, reinterpret_cast<sockaddr *>(&address), length) == 0 && listen(fd, 1) == 0;
+    show("listen", listening ? 0 : -1);
+    sleep(listening ? 2 : 0);
+}
+
 } // namespace
 
-int main() {
+int main(int argc, char **argv) {
+    if (argc == 3) {
+        (strcmp(argv[1], "reach") == 0 ? reachOut : listenFor)(argv[2]);
+        return 0;
+    }
     probeModes();
     probeAttributes();
     probeSockets();
