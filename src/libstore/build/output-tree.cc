@@ -1,14 +1,13 @@
 #include "libstore/build/output-tree.hh"
 
 #include <algorithm>
-#include <memory>
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include "libstore/build/register-outputs.hh"
 #include "libstore/store/extended-attributes.hh"
+#include "libutil/directory-stack.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 
@@ -19,6 +18,7 @@ namespace {
 using Type = OutputNode::Type;
 
 constexpr size_t maxDepth = 1024; // as many as the archive of it may have
+constexpr struct timespec canonicalTimes[2] = {{0, UTIME_OMIT}, {1, 0}};
 constexpr int openFlags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY;
 
 [[noreturn]] void reject(const std::string &message) {
@@ -40,59 +40,83 @@ const char *typeName(mode_t mode) {
     }
 }
 
-/// Reading one output. Names of members are those of the tree; `at` is always "dir, name" of the object.
+/// Owner, group, mode, time and extended attributes as a store has them. No system call where all is well
+/// already, but for the attributes.
+void setCanonical(int fd, const struct stat &st, const std::set<std::string> &ignoredAcls) {
+    bool stripped = removeExtendedAttributes(fd, st, ignoredAcls);
+    bool owned = st.st_uid == geteuid() && st.st_gid == getegid();
+    if (!owned && fchown(fd, geteuid(), getegid()) != 0) {
+        throwErrno("changing the owner");
+    }
+    mode_t mode = S_ISDIR(st.st_mode) || (st.st_mode & S_IXUSR) != 0 ? 0555 : 0444;
+    if ((stripped || (st.st_mode & 07777) != mode) && fchmod(fd, mode) != 0) {
+        throwErrno("changing the mode");
+    }
+    if (st.st_mtime != 1 && futimens(fd, canonicalTimes) != 0) {
+        throwErrno("changing the modification time");
+    }
+}
+
+/// Reading one output.
 class Collector {
   public:
-    Collector(const CollectOptions &options, LinkCounts &links) : options_(options), links_(links) {}
+    Collector(int dir, const CollectOptions &options, LinkCounts &links)
+        : options_(options), links_(links), way_(dir) {}
 
-    OutputTree collect(int dir, const std::string &name);
+    OutputTree collect(const std::string &name);
 
   private:
-    struct Frame {
-        uint32_t node;
-        UniqueFd fd;
+    struct Remainder {
+        uint32_t directory;
         size_t next = 0; ///< child to look at
     };
 
-    void checkRoot(int dir, const std::string &name) const;
-    void collectObject(int dir, uint32_t node);
-    void collectDirectory(int dir, uint32_t node);
-    void collectFile(int dir, uint32_t node);
-    void collectSymlink(int dir, uint32_t node, const struct stat &st);
-    void listChildren(int fd, uint32_t node);
-    UniqueFd openObject(int dir, uint32_t node, int flags);
+    void checkRoot(const std::string &name) const;
+    void collectObject(uint32_t node);
+    void collectDirectory(uint32_t node);
+    void collectFile(uint32_t node);
+    void collectSymlink(uint32_t node, const struct stat &st);
+    void listChildren(uint32_t node);
+    void makeReadable(uint32_t node) const;
+    struct stat look(uint32_t node) const;
+    UniqueFd openFile(uint32_t node) const;
+    void enterDirectory(uint32_t node);
     void checkOwner(const struct stat &st, uint32_t node) const;
+    void makeCanonical(int fd, const struct stat &st, uint32_t node) const;
     std::string display(uint32_t node) const;
+    const char *name(uint32_t node) const { return tree_.nodes[node].name.c_str(); }
 
     const CollectOptions &options_;
     LinkCounts &links_;
+    DirectoryStack way_;
     OutputTree tree_;
-    std::vector<mode_t> types_; ///< S_IF… of each node where its directory says so, or 0
-    std::vector<Frame> stack_;
+    std::vector<FileType> types_; ///< of each node, where its directory says so
+    std::vector<Remainder> remainders_;
 };
 
-OutputTree Collector::collect(int dir, const std::string &name) {
-    checkRoot(dir, name);
+OutputTree Collector::collect(const std::string &name) {
+    checkRoot(name);
     tree_.nodes.emplace_back().name = name;
-    types_.push_back(0);
-    collectObject(dir, 0);
-    while (!stack_.empty()) {
-        Frame &top = stack_.back();
-        const std::vector<uint32_t> &children = tree_.nodes[top.node].children;
+    types_.push_back(FileType::unknown);
+    collectObject(0);
+    while (!remainders_.empty()) {
+        Remainder &top = remainders_.back();
+        const std::vector<uint32_t> &children = tree_.nodes[top.directory].children;
         if (top.next == children.size()) {
-            stack_.pop_back();
+            remainders_.pop_back();
+            way_.leave();
             continue;
         }
-        collectObject(top.fd.get(), children[top.next++]);
+        collectObject(children[top.next++]);
     }
     return std::move(tree_);
 }
 
 /// If others could write to the root while the build ran, anybody may have interfered.
-void Collector::checkRoot(int dir, const std::string &name) const {
+void Collector::checkRoot(const std::string &name) const {
     struct stat st;
-    if (fstatat(dir, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
-        throwErrno("looking at the output '{}'", options_.displayPath);
+    if (!statAt(way_.current(), name, st)) {
+        throw Error(ErrorKind::notFound, "the output '{}' is not there", options_.displayPath);
     }
     bool writable = !S_ISLNK(st.st_mode) && (st.st_mode & (S_IWGRP | S_IWOTH)) != 0;
     bool foreign = options_.builderUid != static_cast<uid_t>(-1) && st.st_uid != options_.builderUid;
@@ -103,48 +127,66 @@ void Collector::checkRoot(int dir, const std::string &name) const {
     }
 }
 
-void Collector::collectObject(int dir, uint32_t node) {
-    mode_t type = types_[node];
+struct stat Collector::look(uint32_t node) const {
+    struct stat st;
+    if (!statAt(way_.current(), name(node), st)) {
+        throw Error(ErrorKind::failure, "'{}' vanished while it was looked at", display(node));
+    }
+    return st;
+}
+
+void Collector::collectObject(uint32_t node) {
     struct stat st {};
-    if (type == 0 || type == S_IFLNK) {
-        const char *name = tree_.nodes[node].name.c_str();
-        if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
-            throwErrno("looking at '{}'", display(node));
-        }
-        type = st.st_mode & S_IFMT;
+    FileType type = types_[node];
+    if (type != FileType::regular && type != FileType::directory) {
+        st = look(node);
+        type = fileType(st.st_mode);
     }
     switch (type) {
-    case S_IFREG:
-        return collectFile(dir, node);
-    case S_IFDIR:
-        return collectDirectory(dir, node);
-    case S_IFLNK:
-        return collectSymlink(dir, node, st);
+    case FileType::regular:
+        return collectFile(node);
+    case FileType::directory:
+        return collectDirectory(node);
+    case FileType::symlink:
+        return collectSymlink(node, st);
     default:
         reject(fmt::format("file '{}' has an unsupported type: it is {}; an output may hold regular files, "
                            "directories and symlinks",
-                           display(node), typeName(type)));
+                           display(node), typeName(st.st_mode)));
     }
 }
 
-/// A file or directory that its own user may not read is made readable first.
-UniqueFd Collector::openObject(int dir, uint32_t node, int flags) {
-    const char *name = tree_.nodes[node].name.c_str();
-    UniqueFd fd(openat(dir, name, openFlags | flags));
+/// What its own user may not read.
+void Collector::makeReadable(uint32_t node) const {
+    struct stat st = look(node);
+    mode_t mode = (st.st_mode & 0777) | (S_ISDIR(st.st_mode) ? 0500 : 0400);
+    if (fchmodat(way_.current(), name(node), mode, AT_SYMLINK_NOFOLLOW) != 0) {
+        throwErrno("making '{}' readable", display(node));
+    }
+}
+
+UniqueFd Collector::openFile(uint32_t node) const {
+    UniqueFd fd(openat(way_.current(), name(node), openFlags));
     if (!fd && errno == EACCES) {
-        struct stat st;
-        if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
-            mode_t mode = (st.st_mode & 0777) | (S_ISDIR(st.st_mode) ? 0500 : 0400);
-            if (fchmodat(dir, name, mode, AT_SYMLINK_NOFOLLOW) != 0) {
-                throwErrno("making '{}' readable", display(node));
-            }
-        }
-        fd.reset(openat(dir, name, openFlags | flags));
+        makeReadable(node);
+        fd.reset(openat(way_.current(), name(node), openFlags));
     }
     if (!fd) {
         throwErrno("opening '{}'", display(node));
     }
     return fd;
+}
+
+void Collector::enterDirectory(uint32_t node) {
+    try {
+        way_.enter(name(node));
+    } catch (const SysError &e) {
+        if (e.number() != EACCES) {
+            throw;
+        }
+        makeReadable(node);
+        way_.enter(name(node));
+    }
 }
 
 void Collector::checkOwner(const struct stat &st, uint32_t node) const {
@@ -159,24 +201,17 @@ void Collector::checkOwner(const struct stat &st, uint32_t node) const {
     }
 }
 
-void makeCanonical(int fd, const struct stat &st, const std::set<std::string> &ignoredAcls) {
-    bool stripped = removeExtendedAttributes(fd, st, ignoredAcls);
-    bool owned = st.st_uid == geteuid() && st.st_gid == getegid();
-    if (!owned && fchown(fd, geteuid(), getegid()) != 0) {
-        throwErrno("changing the owner");
-    }
-    mode_t mode = S_ISDIR(st.st_mode) || (st.st_mode & S_IXUSR) != 0 ? 0555 : 0444;
-    if ((stripped || (st.st_mode & 07777) != mode) && fchmod(fd, mode) != 0) {
-        throwErrno("changing the mode");
-    }
-    struct timespec times[2] = {{0, UTIME_OMIT}, {1, 0}};
-    if ((st.st_mtim.tv_sec != 1 || st.st_mtim.tv_nsec != 0) && futimens(fd, times) != 0) {
-        throwErrno("changing the modification time");
+void Collector::makeCanonical(int fd, const struct stat &st, uint32_t node) const {
+    try {
+        setCanonical(fd, st, options_.ignoredAcls);
+    } catch (Error &e) {
+        e.addContext("making '" + display(node) + "' canonical");
+        throw;
     }
 }
 
-void Collector::collectFile(int dir, uint32_t node) {
-    UniqueFd fd = openObject(dir, node, 0);
+void Collector::collectFile(uint32_t node) {
+    UniqueFd fd = openFile(node);
     struct stat st;
     if (fstat(fd.get(), &st) != 0 || !S_ISREG(st.st_mode)) {
         reject(fmt::format("file '{}' changed while it was looked at", display(node)));
@@ -189,10 +224,11 @@ void Collector::collectFile(int dir, uint32_t node) {
     OutputNode &file = tree_.nodes[node];
     file.executable = (st.st_mode & S_IXUSR) != 0;
     file.size = static_cast<uint64_t>(st.st_size);
-    makeCanonical(fd.get(), st, options_.ignoredAcls);
+    makeCanonical(fd.get(), st, node);
 }
 
-void Collector::collectSymlink(int dir, uint32_t node, const struct stat &st) {
+void Collector::collectSymlink(uint32_t node, const struct stat &st) {
+    int dir = way_.current();
     OutputNode &link = tree_.nodes[node];
     link.type = Type::symlink;
     link.target = readLinkAt(dir, link.name);
@@ -204,60 +240,31 @@ void Collector::collectSymlink(int dir, uint32_t node, const struct stat &st) {
     if (!owned && fchownat(dir, link.name.c_str(), geteuid(), getegid(), AT_SYMLINK_NOFOLLOW) != 0) {
         throwErrno("changing the owner of '{}'", display(node));
     }
-    struct timespec times[2] = {{0, UTIME_OMIT}, {1, 0}};
-    if ((st.st_mtim.tv_sec != 1 || st.st_mtim.tv_nsec != 0) &&
-        utimensat(dir, link.name.c_str(), times, AT_SYMLINK_NOFOLLOW) != 0) {
+    if (st.st_mtime != 1 &&
+        utimensat(dir, link.name.c_str(), canonicalTimes, AT_SYMLINK_NOFOLLOW) != 0) {
         throwErrno("changing the modification time of '{}'", display(node));
     }
 }
 
-void Collector::collectDirectory(int dir, uint32_t node) {
-    if (stack_.size() == maxDepth) {
+void Collector::collectDirectory(uint32_t node) {
+    if (way_.depth() == maxDepth) {
         reject(fmt::format("'{}' lies deeper than {} directories", display(node), maxDepth));
     }
-    UniqueFd fd = openObject(dir, node, O_DIRECTORY);
-    struct stat st;
-    if (fstat(fd.get(), &st) != 0) {
-        throwErrno("looking at '{}'", display(node));
-    }
-    checkOwner(st, node);
+    enterDirectory(node);
     tree_.nodes[node].type = Type::directory;
-    makeCanonical(fd.get(), st, options_.ignoredAcls);
-    listChildren(fd.get(), node);
-    stack_.push_back({node, std::move(fd)});
+    checkOwner(way_.currentStat(), node);
+    makeCanonical(way_.current(), way_.currentStat(), node);
+    listChildren(node);
+    remainders_.push_back({node});
 }
 
-void Collector::listChildren(int fd, uint32_t node) {
-    struct Close {
-        void operator()(DIR *stream) const { closedir(stream); }
-    };
-    std::vector<std::pair<std::string, mode_t>> entries;
-    UniqueFd copy(fcntl(fd, F_DUPFD_CLOEXEC, 0));
-    std::unique_ptr<DIR, Close> stream(copy ? fdopendir(copy.get()) : nullptr);
-    if (!stream) {
-        throwErrno("listing '{}'", display(node));
-    }
-    copy.release();
-    while (errno = 0, true) {
-        const dirent *entry = readdir(stream.get());
-        if (entry == nullptr) {
-            break;
-        }
-        std::string_view name = entry->d_name;
-        if (name != "." && name != "..") {
-            entries.emplace_back(name, DTTOIF(entry->d_type));
-        }
-    }
-    if (errno != 0) {
-        throwErrno("listing '{}'", display(node));
-    }
-    std::sort(entries.begin(), entries.end());
-    for (auto &[name, type] : entries) {
+void Collector::listChildren(uint32_t node) {
+    for (DirectoryEntry &entry : listEntries(way_.current())) {
         tree_.nodes[node].children.push_back(static_cast<uint32_t>(tree_.nodes.size()));
         OutputNode &child = tree_.nodes.emplace_back();
         child.parent = node;
-        child.name = std::move(name);
-        types_.push_back(type);
+        child.name = std::move(entry.name);
+        types_.push_back(entry.type);
     }
 }
 
@@ -300,47 +307,60 @@ void LinkCounts::markLinkedOutside(OutputTree &tree) const {
 }
 
 OutputTree collectOutput(int dir, const std::string &name, const CollectOptions &options, LinkCounts &links) {
-    return Collector(options, links).collect(dir, name);
+    return Collector(dir, options, links).collect(name);
 }
 
 namespace {
 
-struct WalkFrame {
-    uint32_t node;
-    UniqueFd fd;
-    size_t next = 0;
-};
+class Walker {
+  public:
+    Walker(int dir, const OutputTree &tree, OutputVisitor &visitor)
+        : way_(dir), tree_(tree), visitor_(visitor) {}
 
-void visitObject(int dir, const OutputTree &tree, uint32_t node, OutputVisitor &visitor,
-                 std::vector<WalkFrame> &stack) {
-    switch (tree.nodes[node].type) {
-    case Type::regular:
-        return visitor.file(dir, node);
-    case Type::symlink:
-        return visitor.symlink(dir, node);
-    case Type::directory:
-        UniqueFd fd = openDirectoryAt(dir, tree.nodes[node].name);
-        visitor.enterDirectory(fd.get(), node);
-        stack.push_back({node, std::move(fd)});
+    void walk() {
+        visit(0);
+        while (!remainders_.empty()) {
+            Remainder &top = remainders_.back();
+            const std::vector<uint32_t> &children = tree_.nodes[top.directory].children;
+            if (top.next < children.size()) {
+                visit(children[top.next++]);
+                continue;
+            }
+            visitor_.leaveDirectory(way_.current(), top.directory);
+            remainders_.pop_back();
+            way_.leave();
+        }
     }
-}
+
+  private:
+    struct Remainder {
+        uint32_t directory;
+        size_t next = 0;
+    };
+
+    void visit(uint32_t node) {
+        switch (tree_.nodes[node].type) {
+        case Type::regular:
+            return visitor_.file(way_.current(), node);
+        case Type::symlink:
+            return visitor_.symlink(way_.current(), node);
+        case Type::directory:
+            way_.enter(tree_.nodes[node].name);
+            visitor_.enterDirectory(way_.current(), node);
+            remainders_.push_back({node});
+        }
+    }
+
+    DirectoryStack way_;
+    const OutputTree &tree_;
+    OutputVisitor &visitor_;
+    std::vector<Remainder> remainders_;
+};
 
 } // namespace
 
 void walkOutput(int dir, const OutputTree &tree, OutputVisitor &visitor) {
-    std::vector<WalkFrame> stack;
-    visitObject(dir, tree, 0, visitor, stack);
-    while (!stack.empty()) {
-        WalkFrame &top = stack.back();
-        const std::vector<uint32_t> &children = tree.nodes[top.node].children;
-        if (top.next == children.size()) {
-            visitor.leaveDirectory(top.fd.get(), top.node);
-            stack.pop_back();
-            continue;
-        }
-        uint32_t child = children[top.next++];
-        visitObject(top.fd.get(), tree, child, visitor, stack);
-    }
+    Walker(dir, tree, visitor).walk();
 }
 
 } // namespace firn
