@@ -22,6 +22,7 @@
 #include "libstore/build/worker.hh"
 #include "libstore/model/structured-attributes.hh"
 #include "libutil/error.hh"
+#include "libutil/files.hh"
 
 namespace firn {
 
@@ -29,6 +30,8 @@ namespace {
 
 using Status = BuildResult::Status;
 
+constexpr auto firstUserPoll = std::chrono::milliseconds(10);
+constexpr auto longestUserPoll = std::chrono::milliseconds(500);
 constexpr size_t readAtOnce = 256 * 1024;          // then other builds have their turn
 constexpr uint64_t scarceSpace = 8 * 1024 * 1024; // bytes left that may explain a failure
 
@@ -111,6 +114,7 @@ struct DerivationBuilder::Impl {
           result(buildResult) {}
 
     // ---- prepare
+    Task<> leaseUser();
     void prepare();
     bool decideSandbox() const;
     uid_t builderUid() const { return user ? user->uid() : geteuid(); }
@@ -148,11 +152,24 @@ struct DerivationBuilder::Impl {
 
 // ---- prepare ----------------------------------------------------------------------------------------------------
 
+/// All may be leased to builds of other connections, which end without anything of ours.
+Task<> DerivationBuilder::Impl::leaseUser() {
+    if (geteuid() != 0 || settings.buildUsersGroup.empty()) {
+        co_return;
+    }
+    BuildUserPool pool(store.locations().stateDir, settings.buildUsersGroup, sandboxInitProgram());
+    for (Clock::duration pause = firstUserPoll;; pause = std::min<Clock::duration>(pause * 2, longestUserPoll)) {
+        if (std::optional<BuildUser> leased = pool.acquire()) {
+            user.emplace(std::move(*leased));
+            co_return;
+        }
+        Clock::time_point deadline = Clock::now() + pause;
+        co_await worker.loop.sleepUntil(deadline);
+    }
+}
+
 void DerivationBuilder::Impl::prepare() {
     sandboxed = decideSandbox();
-    if (geteuid() == 0 && !settings.buildUsersGroup.empty()) {
-        user = BuildUser::lease(store.locations(), settings.buildUsersGroup);
-    }
     std::optional<gid_t> group = user ? std::optional(user->gid()) : std::nullopt;
     leftovers.emplace(store);
     chooseScratchPaths();
@@ -491,9 +508,6 @@ void DerivationBuilder::Impl::registerAll() {
 /// The processes are gone when this returns, then the files; destructors take care of the rest, on every way out.
 void DerivationBuilder::Impl::leave(bool failed) {
     process.reset();
-    if (user) {
-        user->killProcesses();
-    }
     if (failed && settings.keepFailed) {
         keepOutputs();
         keepDirectory();
@@ -503,14 +517,17 @@ void DerivationBuilder::Impl::leave(bool failed) {
     leftovers.reset();
     log.reset();
     activity.reset();
-    user.reset();
+    if (user) {
+        user->release();
+        user.reset();
+    }
 }
 
 /// For whoever wants to see what went wrong; the next build of the derivation removes them.
 void DerivationBuilder::Impl::keepOutputs() {
     for (const auto &[name, scratch] : scratchPaths) {
         leftovers->forget(scratch);
-        if (sandboxed && plan.mode == BuildMode::normal && !plan.outputs.at(name).valid &&
+        if (scratchStore && plan.mode == BuildMode::normal && !plan.outputs.at(name).valid &&
             existsAt(scratchStore->fd(), scratch.baseName()) && !existsAt(store.storeFd(), scratch.baseName()) &&
             renameat(scratchStore->fd(), scratch.baseName().c_str(), store.storeFd(), scratch.baseName().c_str()) != 0) {
             worker.context.logger.warn(fmt::format("cannot keep failed output '{}': {}", store.dir().print(scratch),
@@ -540,6 +557,7 @@ DerivationBuilder::~DerivationBuilder() = default;
 
 Task<> DerivationBuilder::run() {
     try {
+        co_await impl_->leaseUser();
         impl_->prepare();
         impl_->enter();
         BuilderResult ended = co_await impl_->run();

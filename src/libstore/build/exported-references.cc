@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "libutil/error.hh"
+
 namespace firn {
 
 namespace {
