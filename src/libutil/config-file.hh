@@ -18,15 +18,21 @@ struct ConfigEntry {
     std::string origin; ///< "path:line", for messages
 };
 
-/// Reads a file's text; throws Error(notFound) if it is not there.
+/// Reads a file's text; throws Error(notFound) if it is not there, Error(refused) if it may not be read.
 using ConfigReader = std::function<std::string(const std::filesystem::path &)>;
 
-/// Throws badInput with origin for a line that is neither empty, comment, include nor assignment, and for
-/// includes nested deeper than 32.
+/// The reader for files on disk (of at most 1 MiB).
+std::string readConfigFile(const std::filesystem::path &path);
+
+/// The assignments in order, those of an included file in place of the line that includes it. `path` names
+/// the text in origins, and its directory is where relative includes start. `!include` also tolerates a file
+/// that may not be read (an ordinary user meets root's secrets so). Throws badInput with origin for a line
+/// that is neither empty, comment, include nor assignment, for includes nested deeper than 32 (so also for
+/// loops) and for more than 1024 of them; what `read` throws comes with the including line's origin.
 std::vector<ConfigEntry> parseConfig(std::string_view text, const std::filesystem::path &path,
                                      const ConfigReader &read);
 
-/// Splits at blanks.
+/// Splits at blanks and tabs (and line ends).
 std::vector<std::string> splitWords(std::string_view text);
 
 } // namespace firn

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <exception>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include <fmt/format.h>
@@ -65,7 +66,12 @@ template<typename... Args>
 }
 
 /// Makes text from outside (a build, a file name, a client) safe to show on a terminal: control characters
-/// except newline and tab become \xNN, the text is cut to `limit` bytes.
+/// except newline and tab (so also every escape sequence), characters that change the writing direction and
+/// bytes that are not UTF-8 become \xNN; other UTF-8 stays. The result has at most `limit` bytes; where
+/// something had to be left out it ends in "…".
 std::string escapeForDisplay(std::string_view text, size_t limit = 4096);
+
+/// escapeForDisplay() of a short text (a name, a path) between single quotes, for messages.
+std::string quoteForDisplay(std::string_view text);
 
 } // namespace firn

@@ -21,6 +21,8 @@ class UniqueFd {
     int get() const { return fd_; }
     int release() { return std::exchange(fd_, -1); }
     void reset(int fd = -1);
+    /// Closes now. Throws SysError where the kernel reports a late write error; for files just written.
+    void close();
     explicit operator bool() const { return fd_ >= 0; }
 
   private:

@@ -13,7 +13,8 @@
 
 // Work on files relative to an open directory. `dir` is a directory descriptor (or AT_FDCWD), `name` one path
 // component unless said otherwise. No function follows a symlink in the last component unless its name says
-// so. All throw SysError with what was attempted; descriptors are close-on-exec.
+// so. All throw SysError with what was attempted, badInput for a file of the wrong type; descriptors are
+// close-on-exec.
 
 namespace firn {
 
@@ -33,9 +34,20 @@ bool existsAt(int dir, const std::string &name);
 /// offset stays.
 std::vector<std::string> listDirectory(int dir);
 
+enum class FileType { unknown, regular, directory, symlink, other };
+FileType fileType(mode_t mode);
+
+struct DirectoryEntry {
+    std::string name;
+    FileType type; ///< as it was when listed; unknown only if it has gone meanwhile
+};
+/// listDirectory() with types, which costs no further system calls on most file systems.
+std::vector<DirectoryEntry> listEntries(int dir);
+
 /// Target of a symlink.
 std::string readLinkAt(int dir, const std::string &name);
 
+/// The readers throw badInput for more than `limit` bytes.
 std::string readFileAt(int dir, const std::string &name, uint64_t limit = UINT64_MAX);
 /// Follows symlinks; for configuration and /proc.
 std::string readFile(const std::filesystem::path &path, uint64_t limit = UINT64_MAX);
@@ -44,17 +56,19 @@ void writeFile(const std::filesystem::path &path, std::string_view content, mode
 
 /// Removes a file or a whole tree relative to its parent: iterative, no symlink followed, directories made
 /// accessible (chmod through their descriptor) where needed. Returns the number of bytes (st_blocks * 512)
-/// freed for files whose link count was 1. A name that is not there is fine and frees 0. It stays on the file
-/// system of `name`.
+/// freed for files (not directories) whose link count was 1. A name that is not there is fine and frees 0. It
+/// stays on the file system of `name`: where something is mounted inside it throws Error(refused), with part
+/// of the tree gone. Trees may be deeper than the descriptors a process may open.
 uint64_t removeTree(int dir, const std::string &name);
 
 /// mkdir -p; existing directories (also behind symlinks) are fine.
 void makeDirectories(const std::filesystem::path &path, mode_t mode = 0755);
 
-/// Creates a new directory `<prefix>-<random>` in dir, mode 0700; returns its name.
+/// Creates a new directory `<prefix>-<random>` in dir with exactly this mode; returns its name.
 std::string makeTemporaryDirectoryAt(int dir, const std::string &prefix, mode_t mode = 0700);
 
-/// Writes everything, retrying on EINTR and short writes.
+/// Writes everything, retrying on EINTR and short writes and waiting where the descriptor does not block. For
+/// sockets and pipes SIGPIPE must be ignored, so that a reader that went away is a SysError.
 void writeFull(int fd, std::string_view bytes);
 
 /// Flushes a file's or directory's data and metadata.

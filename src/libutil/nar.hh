@@ -37,7 +37,9 @@ class NarVisitor {
 };
 
 /// Reads exactly one archive (no byte past its end is consumed, except what a buffered source holds).
-/// Iterative; memory is bounded. Throws ErrorKind::badInput.
+/// Iterative; memory is bounded. Throws ErrorKind::badInput, and whatever source and visitor throw. Only the
+/// canonical form is taken: what parses is byte for byte what NarWriter writes for the same calls. (Stock Nix
+/// never writes another.) Contents come in blocks of up to 256 KiB.
 void parseNar(Source &source, NarVisitor &visitor, const NarLimits &limits = {});
 
 /// Writes the archive of entry `name` in directory `dir` (AT_FDCWD and a path for a path from outside a
@@ -48,7 +50,8 @@ void dumpNar(int dir, const std::string &name, Sink &sink);
 /// The archive of a single regular file with this content.
 void dumpNarOfString(std::string_view content, Sink &sink, bool executable = false);
 
-/// Parts for whoever streams an archive of its own making. Calls must come in the archive's order.
+/// Parts for whoever streams an archive of its own making. Calls must come in the archive's order, entries
+/// sorted bytewise: neither is checked. A file of another size than announced is ErrorKind::bug.
 class NarWriter {
   public:
     explicit NarWriter(Sink &sink);
@@ -67,12 +70,12 @@ class NarWriter {
   private:
     void string(std::string_view text);
     Sink &sink_;
-    uint64_t fileSize_ = 0;
+    uint64_t fileSize_ = 0, fileLeft_ = 0;
 };
 
-/// Unpacks below `dir` as new entry `name` (which must not exist), modes 0444/0555 and 0755 for directories
-/// as they are written, times left to canonicalisation. openat-relative throughout. On failure what was made
-/// so far stays: the caller removes it.
+/// Unpacks below `dir` as new entry `name` (which must not exist, nor be a symlink), modes 0444/0555 and 0755
+/// for directories less the umask, times left to canonicalisation. openat-relative throughout. On failure
+/// what was made so far stays: the caller removes it.
 void restoreNar(Source &source, int dir, const std::string &name, const NarLimits &limits = {});
 
 struct HashAndSize {

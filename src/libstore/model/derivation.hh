@@ -68,7 +68,28 @@ struct Derivation : BasicDerivation {
     std::map<StorePath, InputDerivation> inputDerivations;
 };
 
+/// What all outputs of a derivation have in common.
+enum class DerivationKind { inputAddressed, fixed, floating, deferred, impure };
+
+/// Throws badInput where there is no output, where kinds are mixed, where there are several fixed outputs or
+/// one that is not called "out", or where floating outputs use different hash algorithms.
+DerivationKind derivationKind(const BasicDerivation &drv);
+
+/// An output as three strings, as in ATerm and in BuildDerivation: input-addressed (path, "", ""), fixed
+/// (path, "r:sha256", base-16), floating ("", "r:sha256", ""), deferred ("", "", ""), impure ("", "r:sha256",
+/// "impure").
+struct DerivationOutputFields {
+    std::string path, hashAlgorithm, hash;
+};
+/// Throws badInput for any other combination, and for a fixed output whose path is not the one its hash
+/// gives.
+DerivationOutput parseDerivationOutput(const StoreDir &store, std::string_view drvName,
+                                       std::string_view outputName, const DerivationOutputFields &fields);
+DerivationOutputFields printDerivationOutput(const StoreDir &store, std::string_view drvName,
+                                             std::string_view outputName, const DerivationOutput &output);
+
 /// Path of an output where it can be known without building; for fixed outputs computed from the address.
+/// Throws notFound where the derivation has no such output.
 std::optional<StorePath> outputPath(const StoreDir &store, const BasicDerivation &drv,
                                     const std::string &outputName);
 /// Of all outputs; throws ErrorKind::unsupported naming the first that is not known.
@@ -76,7 +97,8 @@ std::map<std::string, StorePath> outputPaths(const StoreDir &store, const BasicD
 
 /// ATerm: `Derive([outputs],[inputDrvs],[inputSrcs],"platform","builder",[args],[env])`, or
 /// `DrvWithVersion("xp-dyn-drv",…)`. Byte-exact in both directions for what Nix writes. `name` is the name
-/// without ".drv". Bounded, iterative. Throws badInput.
+/// without ".drv". Bounded (64 MiB, 32 levels of dynamic outputs), iterative. Lists that are sets need not be
+/// sorted, but nothing may be there twice. Throws badInput.
 Derivation parseDerivation(const StoreDir &store, std::string_view text, std::string_view name);
 std::string unparseDerivation(const StoreDir &store, const Derivation &drv);
 
@@ -90,22 +112,39 @@ class DerivationReader {
     virtual Derivation readDerivation(const StorePath &drvPath) = 0;
 };
 
+/// Hash modulo fixed outputs per output name; for regular derivations the same for all.
+struct DerivationHashes {
+    std::map<std::string, Hash> outputs;
+    /// Something below is content-addressed, impure or dynamic, so that these hashes change when it is built:
+    /// no output path may be made of them (identifiers of realisations may).
+    bool deferred = false;
+};
+
 /// Hashes of derivations modulo fixed outputs, remembered per derivation path. Iterative over the graph. Not
-/// thread-safe.
+/// thread-safe. Inputs of fixed-output and impure derivations are not read. Throws badInput for an input
+/// whose derivation has no such output, corrupt for a cycle, and what the reader throws.
+///
+/// Dependants use the hash of the unmasked derivation (outputHashes(drvPath)); output paths and the
+/// identifiers of realisations use the masked one (outputHashes(drv, true)).
 class DerivationHasher {
   public:
     DerivationHasher(const StoreDir &store, DerivationReader &reader) : store_(store), reader_(reader) {}
     /// Hash per output name; for regular ones the same for all. `deferred` outputs give hashes that must not
     /// be used as final.
     std::map<std::string, Hash> outputHashes(const StorePath &drvPath);
+    DerivationHashes hashes(const StorePath &drvPath);
     /// The same for a derivation at hand. `maskOutputs` blanks the output paths (as when they are being
     /// computed).
     std::map<std::string, Hash> outputHashes(const Derivation &drv, bool maskOutputs);
+    DerivationHashes hashes(const Derivation &drv, bool maskOutputs);
 
   private:
+    void learn(const StorePath &drvPath);
+    DerivationHashes hashWithKnownInputs(const Derivation &drv, bool maskOutputs) const;
+
     const StoreDir &store_;
     DerivationReader &reader_;
-    std::map<StorePath, std::map<std::string, Hash>> known_;
+    std::map<StorePath, DerivationHashes> known_;
 };
 
 /// Throws badInput unless every input-addressed and fixed output path is what the derivation's hash says, and
@@ -114,5 +153,8 @@ void checkDerivationOutputs(const StoreDir &store, DerivationHasher &hasher, con
 
 /// "/" + base-32 of sha256 of "nix-output:<name>": stands for an output whose path is not known yet.
 std::string outputPlaceholder(std::string_view outputName);
+/// "/" + base-32 of sha256 of "nix-upstream-output:<hash part>:<output path name>": stands, in a dependant,
+/// for an output of `drvPath` whose path is not known yet.
+std::string upstreamPlaceholder(const StorePath &drvPath, std::string_view outputName);
 
 } // namespace firn

@@ -26,8 +26,11 @@ struct Realisation {
     StorePath outPath;
     std::set<std::string> signatures;
     std::map<DrvOutput, StorePath> dependentRealisations;
+    /// The JSON without its signatures: what they sign.
+    std::string fingerprint() const;
     /// JSON object {"dependentRealisations","id","outPath","signatures"} as the protocol carries it.
     std::string toJson() const;
+    /// Signatures and dependent realisations may be missing, unknown members are ignored. Throws badInput.
     static Realisation parseJson(std::string_view json);
 };
 

@@ -36,18 +36,18 @@ class StorePath {
 
 using StorePathSet = std::set<StorePath>;
 
-/// Throws badInput unless it is a valid name for a store path; `what` is what the message calls it.
+/// Throws badInput unless it is a valid name for a store path.
 void checkStorePathName(std::string_view name);
 
-/// The directory all store paths lie in, e.g. "/nix/store": absolute, no trailing slash. It is part of every
-/// hash.
+/// The directory all store paths lie in, e.g. "/nix/store": absolute. It is part of every hash.
 class StoreDir {
   public:
+    /// Trailing slashes are dropped. Throws badInput for relative paths, "/" and "." or ".." in between.
     explicit StoreDir(std::string dir);
     const std::string &str() const { return dir_; }
     /// "/nix/store/<base name>"
     std::string print(const StorePath &path) const { return dir_ + "/" + path.baseName(); }
-    /// Exactly a store path, nothing below it. Throws badInput.
+    /// Exactly a store path as print() writes it, nothing below it. Throws badInput.
     StorePath parse(std::string_view path) const;
     std::optional<StorePath> tryParse(std::string_view path) const;
     /// The store path that `path` is or lies in, with the rest (starting with '/' or empty). Throws badInput.

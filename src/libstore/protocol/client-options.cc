@@ -11,15 +11,6 @@ unsigned clampToUnsigned(uint64_t value) {
     return static_cast<unsigned>(std::min<uint64_t>(value, std::numeric_limits<unsigned>::max()));
 }
 
-/// Settings that a daemon decides for itself, whoever asks.
-bool belongsToDaemon(const std::string &name) {
-    static const std::set<std::string> names{
-        "experimental-features", "extra-experimental-features", "plugin-files",  "extra-plugin-files",
-        "trusted-users",         "extra-trusted-users",         "allowed-users", "extra-allowed-users",
-        "machine-max-jobs"};
-    return names.contains(name);
-}
-
 bool namesSubstituters(const std::string &name) {
     static const std::set<std::string> names{"substituters", "binary-caches", "extra-substituters",
                                              "extra-binary-caches"};
@@ -102,7 +93,7 @@ void applyClientOptions(Settings &settings, const ClientOptions &options, bool t
     settings.cores = clampToUnsigned(options.cores);
     settings.substitute = options.useSubstitutes;
     for (const auto &[name, value] : options.overrides) {
-        if (belongsToDaemon(name)) {
+        if (isFixedPerConnection(name)) {
             continue;
         }
         try {

@@ -2,12 +2,13 @@
 
 #include <algorithm>
 
+#include "firn-config.hh"
 #include "libstore/protocol/server.hh"
 
 namespace firn {
 
 const char *const matchedNixVersion = "2.34.8";
-const char *const daemonVersion = "2.34.8 (firn 0.1.0)";
+const char *const daemonVersion = "2.34.8 (firn " FIRN_VERSION ")";
 
 namespace {
 

@@ -84,6 +84,10 @@ ApplyResult applySetting(Settings &settings, const std::string &name, const std:
 /// Whether a client that is not trusted may set `name` for its own connection.
 bool isSafeForUntrusted(const std::string &name);
 
+/// Whether nobody, trusted or not, may set `name` for a connection: what it says was used up when the daemon
+/// started. Such names are ignored.
+bool isFixedPerConnection(const std::string &name);
+
 /// Whether `user` with `groups` matches a list of user names, "@group"s and "*".
 bool matchesUserList(const std::set<std::string> &list, const std::string &user,
                      const std::vector<std::string> &groups);

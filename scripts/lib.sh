@@ -1,0 +1,68 @@
+# Shared by the scripts in this directory; sourced, not run.
+
+firn_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+firn_cache=${FIRN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/firn}
+
+# What the build needs, what the main job needs, what only the tests need: Debian 12's names.
+build_packages=(
+    g++ meson ninja-build pkg-config libboost1.81-dev nlohmann-json3-dev libarchive-dev libssl-dev libsqlite3-dev
+    libseccomp-dev libcli11-dev libfmt-dev libbz2-dev busybox-static
+)
+job_packages=(nix-bin git ca-certificates)
+test_packages=(
+    ccache libgtest-dev libgmock-dev libbenchmark-dev clang-16 libclang-rt-16-dev llvm-16 clang-format-16 python3
+    python3-pytest debootstrap sqlite3 util-linux iproute2 gcc xz-utils procps passwd strace
+)
+
+say() { printf '%s\n' "$*"; }
+fail() {
+    printf '%s\n' "$*" >&2
+    exit 1
+}
+
+# Prints those of its arguments that are not installed.
+missing_packages() {
+    local package
+    for package in "$@"; do
+        dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || printf '%s\n' "$package"
+    done
+}
+
+# Makes sure that Debian packages are there: root installs them, anybody else is told which are missing.
+need_packages() {
+    command -v dpkg-query >/dev/null || {
+        say "This is not Debian: please see to it that the equivalents of these are there: $*"
+        return 0
+    }
+    local -a missing
+    mapfile -t missing < <(missing_packages "$@")
+    [ ${#missing[@]} -eq 0 ] && return 0
+    [ "$(id -u)" -eq 0 ] || fail "These packages are missing; ask root to run: apt-get install ${missing[*]}"
+    say "Installing: ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    local log
+    log=$(mktemp)
+    {
+        apt-get update -q || true
+        apt-get install -q -y --no-install-recommends "${missing[@]}"
+    } >"$log" 2>&1 || {
+        tail -n 30 "$log" >&2
+        fail "apt-get could not install: ${missing[*]}"
+    }
+    rm -f "$log"
+}
+
+# A newer Meson build directory of this tree: configure [Meson options…] once, then compile.
+# usage: build_tree DIR [meson setup option…]
+build_tree() {
+    local dir=$1
+    shift
+    if [ ! -f "$dir/build.ninja" ]; then
+        meson setup "$dir" "$firn_root" "$@" || return 1
+    fi
+    ninja -C "$dir"
+}
+
+# Seconds since the epoch, with fractions.
+now() { date +%s.%N; }
+since() { awk -v a="$1" -v b="$(now)" 'BEGIN { printf "%.1f", b - a }'; }

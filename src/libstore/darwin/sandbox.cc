@@ -1,0 +1,21 @@
+#include "libstore/build/sandbox.hh"
+#include "libutil/error.hh"
+
+// Not there yet on macOS: builders run unconfined (launch.hh) or not at all.
+
+namespace firn {
+
+namespace {
+
+[[noreturn]] void refuse() {
+    throw Error(ErrorKind::unsupported, "sandboxed builds are not implemented on macOS yet: set 'sandbox = false'");
+}
+
+} // namespace
+
+SandboxPath parseSandboxPath(const std::string &) { refuse(); }
+BuilderProcess spawnSandbox(const SandboxSpec &) { refuse(); }
+void checkSandboxSupport(const std::string &, bool) { refuse(); }
+std::string explainSetupFailure(const BuilderResult &) { return ""; }
+
+} // namespace firn

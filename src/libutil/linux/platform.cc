@@ -1,0 +1,44 @@
+#include "libutil/platform.hh"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "libutil/error.hh"
+#include "libutil/file-descriptor.hh"
+#include "libutil/files.hh"
+
+namespace firn {
+
+Pipe makePipe() {
+    int fds[2];
+    if (pipe2(fds, O_CLOEXEC) != 0) {
+        throwErrno("making a pipe");
+    }
+    return {UniqueFd(fds[0]), UniqueFd(fds[1])};
+}
+
+void syncFd(int fd) {
+    while (fsync(fd) != 0) {
+        if (errno != EINTR) {
+            throwErrno("flushing a file to disk");
+        }
+    }
+}
+
+void adviseSequential(int fd, uint64_t size) {
+    static constexpr uint64_t worthACall = 512 * 1024; // below, the kernel's own read-ahead has it all
+    if (size >= worthACall) {
+        posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+    }
+}
+
+bool isMountRoot(int fd) {
+    struct statx st;
+    if (statx(fd, "", AT_EMPTY_PATH, 0, &st) != 0) {
+        return false; // forbidden by an old container's filter
+    }
+    return st.stx_attributes & st.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT;
+}
+
+} // namespace firn

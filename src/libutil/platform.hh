@@ -1,0 +1,18 @@
+#pragma once
+
+#include <cstdint>
+
+// The few calls of libutil that differ between systems and have no portable spelling. linux/platform.cc and
+// darwin/platform.cc hold one implementation each, as well as those of makePipe() (file-descriptor.hh) and
+// syncFd() (files.hh).
+
+namespace firn {
+
+/// Tells the kernel that all `size` bytes of an open file will be read once, in order. Only a hint.
+void adviseSequential(int fd, uint64_t size);
+
+/// Whether an open directory is the root of a mount (also of a bind mount on the same file system). False
+/// where the kernel cannot say.
+bool isMountRoot(int fd);
+
+} // namespace firn

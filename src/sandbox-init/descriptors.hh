@@ -1,0 +1,17 @@
+#pragma once
+
+#include <initializer_list>
+
+#include <sys/resource.h>
+
+namespace firn::sandbox {
+
+/// Closes every descriptor from `first` on except those in `kept` (ascending, none below `first`). The table becomes
+/// this process's own at the same time. Fails the set-up when the kernel has no close_range.
+void closeAllBut(unsigned first, std::initializer_list<int> kept);
+
+/// Raises the soft limit of open descriptors as far as it goes and gives back what it was: detached mounts cost one
+/// each until they are attached.
+struct rlimit allowManyDescriptors();
+
+} // namespace firn::sandbox
