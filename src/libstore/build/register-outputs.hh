@@ -11,6 +11,7 @@
 #include "libstore/model/derivation.hh"
 #include "libstore/model/path-info.hh"
 #include "libstore/store/local-store.hh"
+#include "libutil/error.hh"
 
 namespace firn {
 
