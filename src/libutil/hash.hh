@@ -45,7 +45,11 @@ class Hash {
     /// not the expected one.
     static Hash parse(std::string_view text, std::optional<HashAlgorithm> expected = std::nullopt);
 
-    auto operator<=>(const Hash &) const = default;
+    bool operator==(const Hash &) const = default;
+    std::strong_ordering operator<=>(const Hash &other) const {
+        auto order = algorithm_ <=> other.algorithm_;
+        return order != 0 ? order : digest() <=> other.digest();
+    }
 
   private:
     HashAlgorithm algorithm_;

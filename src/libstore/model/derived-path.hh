@@ -1,5 +1,6 @@
 #pragma once
 
+#include <compare>
 #include <optional>
 #include <set>
 #include <string>
@@ -20,7 +21,14 @@ struct OpaquePath {
 struct BuiltPath {
     StorePath drvPath;
     std::set<std::string> outputs;
-    auto operator<=>(const BuiltPath &) const = default;
+    bool operator==(const BuiltPath &) const = default;
+    std::strong_ordering operator<=>(const BuiltPath &other) const {
+        auto order = drvPath <=> other.drvPath;
+        if (order != 0 || outputs == other.outputs) {
+            return order;
+        }
+        return outputs < other.outputs ? std::strong_ordering::less : std::strong_ordering::greater;
+    }
 };
 
 using DerivedPath = std::variant<OpaquePath, BuiltPath>;
