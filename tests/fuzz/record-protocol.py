@@ -116,7 +116,7 @@ def prepare():
     shutil.rmtree(ROOT, ignore_errors=True)
     for name in ["store", "var", "etc", "home", "source/dir"]:
         (ROOT / name).mkdir(parents=True)
-    (ROOT / "etc/nix.conf").write_text("sandbox = false\nbuild-users-group =\nsubstituters =\n")
+    (ROOT / "etc/nix.conf").write_text("sandbox = false\nbuild-users-group =\nsubstituters =\nbuild-hook =\nbuilders =\n")
     (ROOT / "source/file").write_text("hello\n")
     (ROOT / "source/dir/link").symlink_to("../file")
     (ROOT / "tree.nix").write_text(DERIVATION)
