@@ -8,6 +8,7 @@
 #include "libstore/build/register-outputs.hh"
 #include "libstore/build/worker.hh"
 #include "libutil/error.hh"
+#include "libutil/files.hh"
 #include "libutil/nar.hh"
 
 namespace firn {

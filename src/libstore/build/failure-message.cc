@@ -1,5 +1,7 @@
 #include "libstore/build/failure-message.hh"
 
+#include <fmt/ranges.h>
+
 namespace firn {
 
 namespace {
