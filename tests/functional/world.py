@@ -318,12 +318,12 @@ class World:
             and "disappeared" not in result.err, f"stock Nix finds the store damaged\n{result}"
 
     def stray_names(self):
-        """Names in the store folder that no valid path explains."""
+        """Names in the store folder that no valid path explains; Nix keeps the lock file of an output that it did not make."""
         if not self.store.exists():
             return []
         valid = {os.path.basename(path) for path in self.valid_paths()}
         return [name for name in os.listdir(self.store)
-                if name != ".links" and name not in valid and name not in self.allow_names]
+                if name != ".links" and not name.endswith(".lock") and name not in valid and name not in self.allow_names]
 
     def live_children(self):
         return machine.descendants(without=[self.daemon.pid] if self.daemon else [])
