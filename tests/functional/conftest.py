@@ -93,6 +93,9 @@ def world(request, client):
     marker = request.node.get_closest_marker("allow_left")
     if marker:
         made.allow_left = set(marker.args)
+    marker = request.node.get_closest_marker("stock_leaves")
+    if marker and STOCK:
+        made.allow_left |= set(marker.args)
     request.node.world = made
     yield made
     try:

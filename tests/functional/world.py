@@ -139,7 +139,7 @@ class World:
             # Started through a dynamic loader, it cannot find its own program; 2.8 on the other hand needs its hook.
             self.conf["build-hook"] = ""
         self.extra_conf = ""
-        self.client_conf = {"experimental-features": "nix-command", "show-trace": "false"}
+        self.client_conf = {"experimental-features": "nix-command", "show-trace": "false", "substituters": ""}
 
     # --- the daemon
 
