@@ -306,7 +306,10 @@ class World:
         if not (self.state / "db/db.sqlite").exists():
             return set()
         with contextlib.closing(self.database()) as connection:
-            return {row[0] for row in connection.execute("select path from ValidPaths")}
+            try:
+                return {row[0] for row in connection.execute("select path from ValidPaths")}
+            except sqlite3.OperationalError:  # the tables are just being made
+                return set()
 
     def is_valid(self, path):
         return str(path) in self.valid_paths()
