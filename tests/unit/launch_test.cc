@@ -95,7 +95,9 @@ TEST_F(LaunchTest, destructorEndsTheBuilder) {
 
 TEST_F(LaunchTest, descriptorsOfTheDaemonStayWithIt) {
     UniqueFd leaked(open("/", O_RDONLY));
-    launchUnconfined(shell("for fd in 3 4 5 6 7 8 9; do if (: >&$fd) 2>/dev/null; then echo open $fd; fi; done")).wait();
+    launchUnconfined(
+        shell("for fd in 3 4 5 6 7 8 9; do if (: >&$fd) 2>/dev/null; then echo open $fd; fi; done"))
+        .wait();
     EXPECT_EQ(readOutput(), "");
 }
 

@@ -1,6 +1,6 @@
-// Runs as a builder inside a sandbox, linked statically, and prints for each system call that the filter is about what
-// the kernel answers: "name errno-name". Raw calls throughout, as an attacker would make them; on x86-64 also through
-// the 32-bit entry and with x32 numbers.
+// Runs as a builder inside a sandbox, linked statically, and prints for each system call that the filter is
+// about what the kernel answers: "name errno-name". Raw calls throughout, as an attacker would make them; on
+// x86-64 also through the 32-bit entry and with x32 numbers.
 
 #include <cerrno>
 #include <cstddef>
@@ -80,7 +80,8 @@ long call32(long number, long a = 0, long b = 0, long c = 0, long d = 0, long e 
 
 /// 32-bit calls see only the lower addresses.
 char *lowMemory() {
-    return static_cast<char *>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0));
+    return static_cast<char *>(
+        mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0));
 }
 
 void probeOtherAbis() {
@@ -111,7 +112,8 @@ void probeOtherAbis() {}
 void probeTerminal() {
     int master = posix_openpt(O_RDWR | O_NOCTTY);
     char name[64] = "";
-    bool works = master >= 0 && unlockpt(master) == 0 && ptsname_r(master, name, sizeof name) == 0 && open(name, O_RDWR) >= 0;
+    bool works = master >= 0 && unlockpt(master) == 0 && ptsname_r(master, name, sizeof name) == 0 &&
+                 open(name, O_RDWR) >= 0;
     printf("terminal %s\n", works ? name : strerrorname_np(errno));
 }
 
@@ -140,7 +142,8 @@ void listenFor(const char *name) {
     sockaddr_un address;
     socklen_t length = abstractAddress(name, address);
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    bool listening = fd >= 0 && bind(fd, reinterpret_cast<sockaddr *>(&address), length) == 0 && listen(fd, 1) == 0;
+    bool listening =
+        fd >= 0 && bind(fd, reinterpret_cast<sockaddr *>(&address), length) == 0 && listen(fd, 1) == 0;
     show("listen", listening ? 0 : -1);
     sleep(listening ? 2 : 0);
 }
