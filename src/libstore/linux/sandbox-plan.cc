@@ -176,15 +176,16 @@ std::vector<SetupOp> planFileSystem(const SandboxSpec &spec, bool privileged) {
         std::erase_if(ops, [](const SetupOp &op) { return op.kind == OpKind::directory; });
         return ops;
     }
+    // First what is ours alone: the store may lie below any of it (tests keep theirs in /tmp).
     plan.directory("/dev");
     plan.directory("/etc");
-    planStore(plan, spec);
-    plan.bindDescriptor(spec.buildDirInside, spec.buildDir, spec.buildDirIsMount, opNoDev);
     plan.mount(OpKind::ownMount, "/tmp", 01777, "");
     plan.mount(OpKind::proc, "/proc", 0555, "");
     planDevices(plan, spec);
     planUserDatabase(plan, spec);
     planNetwork(plan, spec);
+    planStore(plan, spec);
+    plan.bindDescriptor(spec.buildDirInside, spec.buildDir, spec.buildDirIsMount, opNoDev);
     planSandboxPaths(plan, spec.sandboxPaths);
     return plan.take();
 }
