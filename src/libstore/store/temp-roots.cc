@@ -95,25 +95,32 @@ bool TempRoots::fileIsGone() const {
 }
 
 void TempRoots::openFile() {
-    filePath_ = stateDir_ / "temproots" / std::to_string(getpid());
-    while (true) {
-        // One that is there is a dead process's with our number.
-        if (unlink(filePath_.c_str()) != 0 && errno != ENOENT) {
-            throwErrno("removing the stale temporary roots file '{}'", filePath_.string());
-        }
+    // Only another store object of this very process can hold the lock on a file with our number: then this
+    // one is called "<pid>-1" and so on, which other programs read as well. Anything not locked is left from
+    // a dead process.
+    for (int suffix = 0;;) {
+        auto name = std::to_string(getpid()) + (suffix ? "-" + std::to_string(suffix) : "");
+        filePath_ = stateDir_ / "temproots" / name;
         UniqueFd fd(open(filePath_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
         if (!fd) {
             throwErrno("creating the temporary roots file '{}'", filePath_.string());
         }
-        lockFile(fd.get(), LockMode::exclusive, true);
+        if (!lockFile(fd.get(), LockMode::exclusive, false)) {
+            // A collection holds it for a moment, at most; the next number does as well.
+            suffix++;
+            continue;
+        }
         struct stat st;
         if (fstat(fd.get(), &st) != 0) {
             throwErrno("reading the state of '{}'", filePath_.string());
         }
-        // A collection may have taken it for a stale one between the two calls; it has marked it then.
+        // Not empty: stale, or taken for stale by a collection between our two calls (it has marked it).
         if (st.st_size == 0 && st.st_nlink > 0) {
             file_ = std::move(fd);
             return;
+        }
+        if (st.st_nlink > 0 && unlink(filePath_.c_str()) != 0 && errno != ENOENT) {
+            throwErrno("removing the stale temporary roots file '{}'", filePath_.string());
         }
     }
 }
