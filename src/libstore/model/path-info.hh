@@ -15,13 +15,13 @@ namespace firn {
 struct PathInfo {
     StorePath path;
     Hash narHash{HashAlgorithm::sha256};
-    uint64_t narSize = 0;    ///< bytes; 0: unknown
-    StorePathSet references; ///< including itself where it refers to itself
-    std::optional<StorePath> deriver;
-    time_t registrationTime = 0;      ///< seconds since the epoch
-    bool ultimate = false;            ///< built here, or told so by a trusted client
-    std::set<std::string> signatures; ///< "key name:base-64"
-    std::optional<ContentAddress> contentAddress;
+    uint64_t narSize = 0;      ///< bytes; 0: unknown
+    StorePathSet references{}; ///< including itself where it refers to itself
+    std::optional<StorePath> deriver{};
+    time_t registrationTime = 0;        ///< seconds since the epoch
+    bool ultimate = false;              ///< built here, or told so by a trusted client
+    std::set<std::string> signatures{}; ///< "key name:base-64"
+    std::optional<ContentAddress> contentAddress{};
 
     /// "1;<path>;<nar hash in base-32>;<nar size>;<references, comma separated>": what signatures sign.
     /// Throws badInput where the size is unknown.

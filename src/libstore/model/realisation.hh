@@ -14,7 +14,7 @@ namespace firn {
 /// outputs.
 struct DrvOutput {
     Hash drvHash{HashAlgorithm::sha256};
-    std::string outputName;
+    std::string outputName{};
     std::string print() const;
     static DrvOutput parse(std::string_view text);
     auto operator<=>(const DrvOutput &) const = default;
@@ -24,8 +24,8 @@ struct DrvOutput {
 struct Realisation {
     DrvOutput id;
     StorePath outPath;
-    std::set<std::string> signatures;
-    std::map<DrvOutput, StorePath> dependentRealisations;
+    std::set<std::string> signatures{};
+    std::map<DrvOutput, StorePath> dependentRealisations{};
     /// The JSON without its signatures: what they sign.
     std::string fingerprint() const;
     /// JSON object {"dependentRealisations","id","outPath","signatures"} as the protocol carries it.

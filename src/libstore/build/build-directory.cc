@@ -1,0 +1,234 @@
+#include "libstore/build/build-directory.hh"
+
+#include <cstdlib>
+#include <vector>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "libstore/store/path-locks.hh"
+#include "libutil/error.hh"
+#include "libutil/files.hh"
+
+namespace firn {
+
+namespace {
+
+constexpr size_t maxKeptDepth = 256;
+
+struct stat statFd(int fd, const std::filesystem::path &path) {
+    struct stat st;
+    if (fstat(fd, &st) != 0) {
+        throwErrno("reading the owner of '{}'", path.string());
+    }
+    return st;
+}
+
+void checkBase(int fd, const std::filesystem::path &path) {
+    struct stat st = statFd(fd, path);
+    bool open = (st.st_mode & S_IWOTH) != 0 && (st.st_mode & S_ISVTX) == 0;
+    bool foreign = st.st_uid != 0 && st.st_uid != geteuid();
+    if (open || foreign) {
+        throw Error(ErrorKind::refused,
+                    "'{}' cannot hold build directories: {}; set 'build-dir' to a directory of your own", path.string(),
+                    open ? "it is world-writable without a sticky bit" : "it belongs to another user");
+    }
+}
+
+/// Opens a directory if it is one, and ours.
+UniqueFd openOwned(int dir, const std::string &name) {
+    UniqueFd fd(openat(dir, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    struct stat st;
+    if (fd && (fstat(fd.get(), &st) != 0 || st.st_uid != geteuid())) {
+        fd.reset();
+    }
+    return fd;
+}
+
+/// Changes the owner of everything in a tree that belongs to `from`: a hard link to somebody else's file stays
+/// theirs. Nothing of the build runs any more, so names mean the same from one call to the next.
+class OwnerChange {
+  public:
+    OwnerChange(uid_t from, uid_t uid, gid_t gid) : from_(from), uid_(uid), gid_(gid) {}
+
+    void apply(int dir, const std::string &name) {
+        enter(dir, name);
+        while (!levels_.empty()) {
+            if (levels_.back().names.empty()) {
+                levels_.pop_back();
+                continue;
+            }
+            std::string next = std::move(levels_.back().names.back());
+            levels_.back().names.pop_back();
+            enter(levels_.back().fd.get(), next);
+        }
+    }
+
+  private:
+    struct Level {
+        UniqueFd fd;
+        std::vector<std::string> names;
+    };
+
+    void enter(int dir, const std::string &name) {
+        struct stat st;
+        if (!statAt(dir, name, st)) {
+            return;
+        }
+        if (st.st_uid == from_ && fchownat(dir, name.c_str(), uid_, gid_, AT_SYMLINK_NOFOLLOW) != 0) {
+            throwErrno("changing the owner of '{}'", escapeForDisplay(name));
+        }
+        if (S_ISDIR(st.st_mode)) {
+            if (levels_.size() == maxKeptDepth) {
+                throw Error(ErrorKind::failure, "directories nested deeper than {} keep their owner", maxKeptDepth);
+            }
+            UniqueFd fd = openDirectoryAt(dir, name);
+            std::vector<std::string> names = listDirectory(fd.get());
+            levels_.push_back({std::move(fd), std::move(names)});
+        }
+    }
+
+    uid_t from_, uid_;
+    gid_t gid_;
+    std::vector<Level> levels_;
+};
+
+} // namespace
+
+// ---- one directory
+
+BuildDirectory::BuildDirectory(BuildDirectories &parent, std::string name, UniqueFd fd)
+    : parent_(&parent), name_(std::move(name)), path_(parent.basePath_ / parent.name_ / name_), fd_(std::move(fd)) {}
+
+BuildDirectory::BuildDirectory(BuildDirectory &&other) noexcept
+    : parent_(std::exchange(other.parent_, nullptr)), name_(std::move(other.name_)), path_(std::move(other.path_)),
+      fd_(std::move(other.fd_)) {}
+
+BuildDirectory::~BuildDirectory() {
+    try {
+        remove();
+    } catch (const Error &) {
+        // Its lock ends with us, so the next daemon's sweep tries again.
+    }
+}
+
+void BuildDirectory::giveTo(uid_t uid, gid_t gid) {
+    if (fchown(fd_.get(), uid, gid) != 0) {
+        throwErrno("giving build directory '{}' to user {}", path_.string(), uid);
+    }
+}
+
+std::filesystem::path BuildDirectory::keep(const std::string &name, uid_t builder, uid_t uid, gid_t gid) {
+    if (geteuid() == 0) {
+        OwnerChange(builder, uid, gid).apply(parent_->own_.get(), name_);
+    }
+    std::string kept = parent_->moveToBase(name_, "nix-build-" + name);
+    path_ = parent_->basePath_ / kept;
+    parent_ = nullptr;
+    return path_;
+}
+
+void BuildDirectory::remove() {
+    if (BuildDirectories *parent = std::exchange(parent_, nullptr)) {
+        removeTree(parent->own_.get(), name_);
+    }
+}
+
+// ---- all of them
+
+std::filesystem::path BuildDirectories::chooseBase(const Locations &locations, const Settings &settings) {
+    if (settings.buildDir) {
+        return *settings.buildDir;
+    }
+    const char *temporary = getenv("TMPDIR");
+    if (temporary && *temporary == '/') {
+        return temporary;
+    }
+    return locations.stateDir / "builds";
+}
+
+BuildDirectories::BuildDirectories(const std::filesystem::path &base, std::optional<gid_t> builders) {
+    makeDirectories(base);
+    base_ = openDirectory(base);
+    basePath_ = std::filesystem::canonical(base);
+    checkBase(base_.get(), basePath_);
+    openOwn(builders);
+    sweep();
+}
+
+BuildDirectories::~BuildDirectories() {
+    if (transient_) {
+        unlinkat(base_.get(), name_.c_str(), AT_REMOVEDIR);
+    }
+}
+
+/// In a directory like /tmp somebody may have taken the name before us: then another one serves as well.
+void BuildDirectories::openOwn(std::optional<gid_t> builders) {
+    name_ = "firn-" + std::to_string(geteuid());
+    if (mkdirat(base_.get(), name_.c_str(), 0700) != 0 && errno != EEXIST) {
+        throwErrno("making build directory '{}'", (basePath_ / name_).string());
+    }
+    own_ = openOwned(base_.get(), name_);
+    if (!own_) {
+        transient_ = true;
+        name_ = makeTemporaryDirectoryAt(base_.get(), name_);
+        own_ = openDirectoryAt(base_.get(), name_);
+    }
+    if (builders && fchown(own_.get(), static_cast<uid_t>(-1), *builders) != 0) {
+        throwErrno("giving '{}' to group {}", (basePath_ / name_).string(), *builders);
+    }
+    if (fchmod(own_.get(), builders ? 0710 : 0700) != 0) {
+        throwErrno("setting the mode of '{}'", (basePath_ / name_).string());
+    }
+}
+
+/// A directory, with its lock; none if somebody has it or it is not there (any more).
+UniqueFd BuildDirectories::openLocked(const std::string &name) {
+    UniqueFd fd(openat(own_.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!fd || !lockFile(fd.get(), LockMode::exclusive, /*wait=*/false)) {
+        return {};
+    }
+    struct stat locked, named;
+    if (fstat(fd.get(), &locked) != 0 || !statAt(own_.get(), name, named) || locked.st_ino != named.st_ino) {
+        return {};
+    }
+    return fd;
+}
+
+void BuildDirectories::sweep() {
+    for (const std::string &name : listDirectory(own_.get())) {
+        if (UniqueFd lock = openLocked(name)) {
+            removeTree(own_.get(), name);
+        }
+    }
+}
+
+BuildDirectory BuildDirectories::make() {
+    // A sweep by another process may come between making and locking.
+    for (int attempt = 0; attempt < 16; attempt++) {
+        std::string name = makeTemporaryDirectoryAt(own_.get(), "b");
+        if (UniqueFd fd = openLocked(name)) {
+            return BuildDirectory(*this, name, std::move(fd));
+        }
+    }
+    throw Error(ErrorKind::failure, "making a build directory in '{}': each one was swept away by another process",
+                (basePath_ / name_).string());
+}
+
+/// Renames onto an empty directory made for it, so nothing of another's is ever replaced.
+std::string BuildDirectories::moveToBase(const std::string &name, const std::string &wanted) {
+    for (unsigned number = 0;; number++) {
+        std::string target = wanted + "-" + std::to_string(number);
+        if (mkdirat(base_.get(), target.c_str(), 0700) == 0) {
+            if (renameat(own_.get(), name.c_str(), base_.get(), target.c_str()) != 0) {
+                throwErrno("moving build directory '{}' to '{}'", name, (basePath_ / target).string());
+            }
+            return target;
+        }
+        if (errno != EEXIST) {
+            throwErrno("making directory '{}'", (basePath_ / target).string());
+        }
+    }
+}
+
+} // namespace firn

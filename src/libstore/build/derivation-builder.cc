@@ -1,0 +1,576 @@
+#include "libstore/build/derivation-builder.hh"
+
+#include <algorithm>
+#include <cstring>
+#include <thread>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "firn-config.hh"
+#include "libstore/build/build-log.hh"
+#include "libstore/build/build-users.hh"
+#include "libstore/build/builder-environment.hh"
+#include "libstore/build/exported-references.hh"
+#include "libstore/build/failure-message.hh"
+#include "libstore/build/pseudo-terminal.hh"
+#include "libstore/build/register-outputs.hh"
+#include "libstore/build/sandbox.hh"
+#include "libstore/build/scratch-store.hh"
+#include "libstore/build/worker.hh"
+#include "libstore/model/structured-attributes.hh"
+#include "libutil/error.hh"
+#include "libutil/files.hh"
+
+namespace firn {
+
+namespace {
+
+using Status = BuildResult::Status;
+
+constexpr auto firstUserPoll = std::chrono::milliseconds(10);
+constexpr auto longestUserPoll = std::chrono::milliseconds(500);
+constexpr size_t readAtOnce = 256 * 1024;          // then other builds have their turn
+constexpr uint64_t scarceSpace = 8 * 1024 * 1024; // bytes left that may explain a failure
+
+std::string sandboxInitProgram() {
+    const char *chosen = getenv("FIRN_SANDBOX_INIT");
+    return chosen && *chosen ? chosen : FIRN_LIBEXEC_DIR "/firn-sandbox-init";
+}
+
+unsigned coresFor(const Settings &settings) {
+    return settings.cores > 0 ? settings.cores : std::max(std::thread::hardware_concurrency(), 1u);
+}
+
+/// Where an output is made when its own path is taken: unsandboxed builders share the store with everybody.
+StorePath fallbackPath(const StoreDir &store, const StorePath &drvPath, const std::string &output,
+                       const StorePath &final) {
+    Hash zero(HashAlgorithm::sha256);
+    return store.makePath("rewrite:" + drvPath.baseName() + ":name:" + output, zero, final.name());
+}
+
+bool isScarce(int fd) {
+    struct statvfs space;
+    return fstatvfs(fd, &space) == 0 && uint64_t{space.f_bavail} * space.f_frsize < scarceSpace;
+}
+
+Clock::time_point after(Clock::time_point start, uint64_t seconds) {
+    // Anything above a year is as good as never, and cannot overflow.
+    constexpr uint64_t longest = 366ull * 24 * 60 * 60;
+    return seconds == 0 || seconds > longest ? Clock::time_point::max() : start + std::chrono::seconds(seconds);
+}
+
+/// Outputs that an unsandboxed builder leaves in the store itself, removed by the destructor.
+class StoreLeftovers {
+  public:
+    explicit StoreLeftovers(LocalStore &store) : store_(store) {}
+    StoreLeftovers(const StoreLeftovers &) = delete;
+    StoreLeftovers &operator=(const StoreLeftovers &) = delete;
+    ~StoreLeftovers() {
+        for (const StorePath &path : paths_) {
+            try {
+                removeTree(store_.storeFd(), path.baseName());
+            } catch (const Error &error) {
+                store_.logger().warn(error.message());
+            }
+        }
+    }
+    void add(const StorePath &path) { paths_.insert(path); }
+    void forget(const StorePath &path) { paths_.erase(path); }
+
+  private:
+    LocalStore &store_;
+    StorePathSet paths_;
+};
+
+} // namespace
+
+// Members are destroyed in reverse order: first the processes end, then their files go, last the user is free again.
+struct DerivationBuilder::Impl {
+    BuildWorker &worker;
+    LocalStore &store;
+    const Settings &settings;
+    const BuildPlan &plan;
+    BuildResult &result;
+
+    bool sandboxed = true;
+    std::optional<BuildUser> user;
+    std::map<std::string, StorePath> scratchPaths;
+    std::optional<StoreLeftovers> leftovers;
+    std::optional<ScratchStore> scratchStore;
+    std::optional<BuildDirectory> directory;
+    std::string buildTop; ///< the directory as the builder sees it
+    BuilderEnvironment environment;
+    PseudoTerminal terminal;
+    std::optional<Activity> activity;
+    std::optional<BuildLog> log;
+    std::optional<BuilderProcess> process;
+    bool sawOutput = false;
+
+    Impl(BuildWorker &buildWorker, const BuildPlan &buildPlan, BuildResult &buildResult)
+        : worker(buildWorker), store(buildWorker.store), settings(buildWorker.context.settings), plan(buildPlan),
+          result(buildResult) {}
+
+    // ---- prepare
+    Task<> leaseUser();
+    void prepare();
+    bool decideSandbox() const;
+    uid_t builderUid() const { return user ? user->uid() : geteuid(); }
+    void chooseScratchPaths();
+    void removeStaleOutputs();
+    BuilderEnvironmentInput environmentInput();
+    void writeFiles();
+
+    // ---- enter
+    void enter();
+    void openLog();
+    SandboxSpec describeSandbox();
+    void addInputs(SandboxSpec &spec);
+    void showStart();
+
+    // ---- run
+    Task<BuilderResult> run();
+    bool readLog();
+    void drainLog();
+    Clock::time_point nextDeadline(Clock::time_point start, Clock::time_point lastOutput) const;
+    void checkLimits(Clock::time_point start, Clock::time_point lastOutput);
+    [[noreturn]] void endEarly(Status status, const std::string &why);
+
+    // ---- register
+    void checkResult(const BuilderResult &ended);
+    [[noreturn]] void fail(Status status, const std::string &reason);
+    RegistrationRequest registration() const;
+    void registerAll();
+
+    // ---- leave
+    void leave(bool failed);
+    void keepOutputs();
+    void keepDirectory();
+};
+
+// ---- prepare ----------------------------------------------------------------------------------------------------
+
+/// All may be leased to builds of other connections, which end without anything of ours.
+Task<> DerivationBuilder::Impl::leaseUser() {
+    if (geteuid() != 0 || settings.buildUsersGroup.empty()) {
+        co_return;
+    }
+    BuildUserPool pool(store.locations().stateDir, settings.buildUsersGroup, sandboxInitProgram());
+    for (Clock::duration pause = firstUserPoll;; pause = std::min<Clock::duration>(pause * 2, longestUserPoll)) {
+        if (std::optional<BuildUser> leased = pool.acquire()) {
+            user.emplace(std::move(*leased));
+            co_return;
+        }
+        Clock::time_point deadline = Clock::now() + pause;
+        co_await worker.loop.sleepUntil(deadline);
+    }
+}
+
+void DerivationBuilder::Impl::prepare() {
+    sandboxed = decideSandbox();
+    std::optional<gid_t> group = user ? std::optional(user->gid()) : std::nullopt;
+    leftovers.emplace(store);
+    chooseScratchPaths();
+    removeStaleOutputs();
+    if (sandboxed) {
+        scratchStore.emplace(store.storeFd(), plan.drvPath, group);
+    }
+    directory.emplace(worker.directories(group).make());
+    buildTop = sandboxed ? settings.sandboxBuildDir : directory->path().string();
+    environment = makeBuilderEnvironment(environmentInput());
+    writeFiles();
+    if (user) {
+        directory->giveTo(user->uid(), user->gid());
+    }
+}
+
+bool DerivationBuilder::Impl::decideSandbox() const {
+    switch (settings.sandbox) {
+    case SandboxMode::disabled:
+        return false;
+    case SandboxMode::relaxed:
+        return !plan.derivation.isFixedOutput() && !plan.options.noChroot;
+    case SandboxMode::enabled:
+        break;
+    }
+    if (plan.options.noChroot) {
+        throw Error(ErrorKind::refused,
+                    "derivation '{}' has '__noChroot' set, but that's not allowed when 'sandbox' is 'true'",
+                    store.dir().print(plan.drvPath));
+    }
+    return true;
+}
+
+/// In a sandbox the final path can always be used: its store directory is its own.
+void DerivationBuilder::Impl::chooseScratchPaths() {
+    for (const auto &[name, output] : plan.outputs) {
+        bool taken = !sandboxed && (output.valid || store.isValidPath(output.path));
+        StorePath scratch = taken ? fallbackPath(store.dir(), plan.drvPath, name, output.path) : output.path;
+        scratchPaths.emplace(name, scratch);
+        if (!sandboxed) {
+            store.addTempRoot(scratch);
+            leftovers->add(scratch);
+        }
+    }
+}
+
+/// What lies at the path of an output that is not valid comes from an earlier build and is worth nothing.
+void DerivationBuilder::Impl::removeStaleOutputs() {
+    for (const auto &[name, scratch] : scratchPaths) {
+        if (!store.isValidPath(scratch)) {
+            removeTree(store.storeFd(), scratch.baseName());
+        }
+    }
+}
+
+BuilderEnvironmentInput DerivationBuilder::Impl::environmentInput() {
+    BuilderEnvironmentInput input{.store = store.dir(),
+                                  .derivation = plan.derivation,
+                                  .scratchPaths = scratchPaths,
+                                  .buildTop = buildTop,
+                                  .cores = coresFor(settings),
+                                  .passAsFile = plan.options.passAsFile,
+                                  .impureEnvVars = plan.options.impureEnvVars,
+                                  .structured = {},
+                                  .files = {},
+                                  .hostVariable = [](const std::string &name) -> std::optional<std::string> {
+                                      const char *value = getenv(name.c_str());
+                                      return value ? std::optional<std::string>(value) : std::nullopt;
+                                  }};
+    if (!plan.options.structured) {
+        input.files = exportedReferenceFiles(store, plan.options, plan.inputClosure);
+        return input;
+    }
+    StringMap outputs;
+    for (const auto &[name, scratch] : scratchPaths) {
+        outputs[name] = store.dir().print(scratch);
+    }
+    StructuredAttributeFiles files =
+        makeStructuredAttributeFiles(plan.derivation.env.at("__json"), outputs,
+                                     exportedReferenceJson(store, plan.options, plan.inputClosure));
+    input.structured = {files.json, files.shell};
+    return input;
+}
+
+void DerivationBuilder::Impl::writeFiles() {
+    for (const auto &[name, content] : environment.files) {
+        UniqueFd file(openat(directory->fd(), name.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644));
+        if (!file) {
+            throwErrno("creating '{}' in build directory '{}'", escapeForDisplay(name), directory->path().string());
+        }
+        writeFull(file.get(), content);
+        if (user && fchown(file.get(), user->uid(), user->gid()) != 0) {
+            throwErrno("giving '{}' in '{}' to user {}", escapeForDisplay(name), directory->path().string(),
+                       user->uid());
+        }
+    }
+}
+
+// ---- enter ------------------------------------------------------------------------------------------------------
+
+void DerivationBuilder::Impl::enter() {
+    showStart();
+    openLog();
+    terminal = PseudoTerminal::open(builderUid());
+    SandboxSpec spec = describeSandbox();
+    result.startTime = time(nullptr);
+    process.emplace(spawnSandbox(spec));
+}
+
+void DerivationBuilder::Impl::showStart() {
+    std::string drv = store.dir().print(plan.drvPath);
+    const char *verb = plan.mode == BuildMode::check    ? "checking outputs of"
+                       : plan.mode == BuildMode::repair ? "repairing outputs of"
+                                                        : "building";
+    LogFields fields{drv, std::string(), uint64_t{1}, uint64_t{1}};
+    activity.emplace(worker.context.logger, Verbosity::info, ActivityType::build, fmt::format("{} '{}'", verb, drv),
+                     fields);
+}
+
+void DerivationBuilder::Impl::openLog() {
+    std::optional<LogFile> file;
+    if (settings.useBuildersLog) {
+        file.emplace(store.buildLogPath(plan.drvPath));
+    }
+    log.emplace(worker.context.logger, *activity, std::move(file), settings.logLines);
+}
+
+SandboxSpec DerivationBuilder::Impl::describeSandbox() {
+    SandboxSpec spec;
+    spec.initProgram = sandboxInitProgram();
+    spec.sandboxed = sandboxed;
+    spec.storeDir = store.dir().str();
+    spec.buildDirInside = buildTop;
+    spec.workingDirectory = buildTop;
+    spec.builder = environment.builder;
+    spec.args = environment.args;
+    spec.env = environment.list();
+    spec.outputFd = terminal.slave.get();
+    if (user) {
+        spec.uidOutside = user->uid();
+        spec.gidOutside = user->gid();
+        spec.groups = user->groups();
+    }
+    spec.linux32 = plan.derivation.platform == "i686-linux" && settings.system == "x86_64-linux";
+    spec.impersonateLinux26 = settings.impersonateLinux26;
+    spec.filterSyscalls = settings.filterSyscalls;
+    spec.allowNewPrivileges = settings.allowNewPrivileges;
+    if (sandboxed) {
+        spec.scratchStore = scratchStore->fd();
+        spec.buildDir = directory->fd();
+        spec.network = plan.derivation.isFixedOutput() ? Network::host : Network::isolated;
+        spec.kvm = settings.systemFeatures.contains("kvm") && access("/dev/kvm", F_OK) == 0;
+        spec.devShmSize = settings.sandboxDevShmSize;
+        addInputs(spec);
+    }
+    return spec;
+}
+
+/// The inputs, and the sandbox paths with what those need from the store.
+void DerivationBuilder::Impl::addInputs(SandboxSpec &spec) {
+    StorePathSet visible = plan.inputClosure, extra;
+    for (const std::string &word : settings.sandboxPaths) {
+        SandboxPath path = parseSandboxPath(word);
+        if (path.source.starts_with(store.dir().str() + "/")) {
+            StorePath inStore = store.dir().parsePrefix(path.source).first;
+            if (store.isValidPath(inStore)) {
+                extra.insert(inStore);
+            }
+        }
+        bool isInput = path.target == path.source && store.dir().tryParse(path.target).has_value();
+        if (!isInput) {
+            spec.sandboxPaths.push_back(std::move(path));
+        }
+    }
+    visible.merge(store.computeClosure(extra));
+    for (const StorePath &path : visible) {
+        std::string text = store.dir().print(path);
+        spec.inputs.push_back({text, text});
+    }
+}
+
+// ---- run --------------------------------------------------------------------------------------------------------
+
+Task<BuilderResult> DerivationBuilder::Impl::run() {
+    DescriptorWatch watch(worker.loop);
+    watch.add(terminal.master.get());
+    watch.add(process->statusFd());
+    Clock::time_point start = Clock::now(), lastOutput = start;
+    for (;;) {
+        if (readLog()) {
+            lastOutput = Clock::now();
+        }
+        if (std::optional<BuilderResult> ended = process->poll()) {
+            drainLog();
+            co_return *ended;
+        }
+        checkLimits(start, lastOutput);
+        Clock::time_point deadline = nextDeadline(start, lastOutput);
+        co_await watch.wait(deadline);
+    }
+}
+
+/// Whether there was something.
+bool DerivationBuilder::Impl::readLog() {
+    std::string bytes;
+    terminal.read(bytes, readAtOnce);
+    log->write(bytes);
+    return !bytes.empty();
+}
+
+/// The rest, after the end: with our own descriptor closed too, the terminal tells when that was all. A process that
+/// got away (where there is no pid namespace) may still hold it; it is not waited for.
+void DerivationBuilder::Impl::drainLog() {
+    terminal.slave.reset();
+    for (bool more = true; more;) {
+        std::string bytes;
+        more = terminal.read(bytes, readAtOnce);
+        log->write(bytes);
+        if (settings.maxLogSize > 0 && log->size() > settings.maxLogSize) {
+            break;
+        }
+        struct pollfd state = {terminal.master.get(), POLLIN, 0};
+        more = more && poll(&state, 1, 50) > 0;
+    }
+    log->finish();
+}
+
+Clock::time_point DerivationBuilder::Impl::nextDeadline(Clock::time_point start, Clock::time_point lastOutput) const {
+    return std::min(after(start, settings.timeout), after(lastOutput, settings.maxSilentTime));
+}
+
+void DerivationBuilder::Impl::checkLimits(Clock::time_point start, Clock::time_point lastOutput) {
+    std::string drv = store.dir().print(plan.drvPath);
+    Clock::time_point now = Clock::now();
+    if (settings.maxLogSize > 0 && log->size() > settings.maxLogSize) {
+        endEarly(Status::logLimitExceeded,
+                 fmt::format("building of '{}' killed after writing more than {} bytes of log output", drv,
+                             settings.maxLogSize));
+    }
+    if (now >= after(start, settings.timeout)) {
+        endEarly(Status::timedOut, fmt::format("building of '{}' timed out after {} seconds", drv, settings.timeout));
+    }
+    if (now >= after(lastOutput, settings.maxSilentTime)) {
+        endEarly(Status::timedOut, fmt::format("building of '{}' timed out after {} seconds of silence", drv,
+                                               settings.maxSilentTime));
+    }
+}
+
+void DerivationBuilder::Impl::endEarly(Status status, const std::string &why) {
+    process->kill();
+    BuilderResult ended = process->wait();
+    result.cpuUser = ended.userMicroseconds;
+    result.cpuSystem = ended.systemMicroseconds;
+    drainLog();
+    throw BuildFailure(status, why);
+}
+
+// ---- register ---------------------------------------------------------------------------------------------------
+
+void DerivationBuilder::Impl::checkResult(const BuilderResult &ended) {
+    result.stopTime = time(nullptr);
+    result.cpuUser = ended.userMicroseconds;
+    result.cpuSystem = ended.systemMicroseconds;
+    switch (ended.kind) {
+    case BuilderResult::Kind::exited:
+        if (ended.exitCode != 0) {
+            fail(Status::permanentFailure, fmt::format("builder failed with exit code {}", ended.exitCode));
+        }
+        return;
+    case BuilderResult::Kind::signaled:
+        fail(Status::permanentFailure,
+             fmt::format("builder failed due to signal {} ({})", ended.signal, strsignal(ended.signal)));
+    case BuilderResult::Kind::execFailed:
+        fail(Status::permanentFailure, "builder " + ended.describe());
+    case BuilderResult::Kind::setupFailed:
+        fail(Status::miscFailure,
+             fmt::format("the {} {}", sandboxed ? "sandbox" : "build environment", ended.describe()));
+    case BuilderResult::Kind::lost:
+        fail(Status::transientFailure, "builder " + ended.describe());
+    }
+}
+
+void DerivationBuilder::Impl::fail(Status status, const std::string &reason) {
+    bool diskFull = isScarce(store.storeFd()) || isScarce(directory->fd());
+    // What depends on the network or on space may work another time.
+    if (status == Status::permanentFailure && (diskFull || plan.derivation.isFixedOutput())) {
+        status = Status::transientFailure;
+    }
+    std::vector<StorePath> outputs = plan.outputPaths();
+    std::string message = builderFailureMessage(worker.context, {plan.drvPath, outputs}, reason, log->tail());
+    if (diskFull) {
+        message += "\nnote: build failure may have been caused by lack of free disk space";
+    }
+    throw BuildFailure(status, message);
+}
+
+RegistrationRequest DerivationBuilder::Impl::registration() const {
+    RegistrationRequest request{.derivation = &plan.derivation,
+                                .drvPath = plan.drvPath,
+                                .outputs = {},
+                                .scratchDir = sandboxed ? scratchStore->fd() : store.storeFd(),
+                                .possibleReferences = plan.inputClosure,
+                                .builderUid = builderUid(),
+                                .copyFixedOutputs = plan.derivation.isFixedOutput(),
+                                .mode = plan.mode,
+                                .keepFailedCheck = settings.keepFailed,
+                                .url = {}};
+    for (const auto &[name, output] : plan.outputs) {
+        request.outputs.emplace(name, ScratchOutput{scratchPaths.at(name), output.path});
+    }
+    for (const char *attribute : {"url", "urls"}) {
+        auto found = plan.derivation.env.find(attribute);
+        if (request.url.empty() && found != plan.derivation.env.end()) {
+            request.url = found->second;
+        }
+    }
+    return request;
+}
+
+void DerivationBuilder::Impl::registerAll() {
+    RepairHook nothingToRepair = [](int, const std::string &, const std::vector<FilePatches> &) {
+        return std::vector<FilePatches>();
+    };
+    RegistrationRequest request = registration();
+    std::map<std::string, PathInfo> infos = registerOutputs(store, worker.context.logger, request, nothingToRepair);
+    for (const auto &[name, info] : infos) {
+        leftovers->forget(info.path);
+        if (settings.autoOptimiseStore) {
+            store.optimisePath(info.path);
+        }
+    }
+}
+
+// ---- leave ------------------------------------------------------------------------------------------------------
+
+/// The processes are gone when this returns, then the files; destructors take care of the rest, on every way out.
+void DerivationBuilder::Impl::leave(bool failed) {
+    process.reset();
+    if (failed && settings.keepFailed) {
+        keepOutputs();
+        keepDirectory();
+    }
+    directory.reset();
+    scratchStore.reset();
+    leftovers.reset();
+    log.reset();
+    activity.reset();
+    if (user) {
+        user->release();
+        user.reset();
+    }
+}
+
+/// For whoever wants to see what went wrong; the next build of the derivation removes them.
+void DerivationBuilder::Impl::keepOutputs() {
+    for (const auto &[name, scratch] : scratchPaths) {
+        leftovers->forget(scratch);
+        if (scratchStore && plan.mode == BuildMode::normal && !plan.outputs.at(name).valid &&
+            existsAt(scratchStore->fd(), scratch.baseName()) && !existsAt(store.storeFd(), scratch.baseName()) &&
+            renameat(scratchStore->fd(), scratch.baseName().c_str(), store.storeFd(), scratch.baseName().c_str()) != 0) {
+            worker.context.logger.warn(fmt::format("cannot keep failed output '{}': {}", store.dir().print(scratch),
+                                                   strerror(errno)));
+        }
+    }
+}
+
+void DerivationBuilder::Impl::keepDirectory() {
+    if (!directory) {
+        return;
+    }
+    const BuildContext &context = worker.context;
+    bool known = context.clientUid != static_cast<uid_t>(-1);
+    uid_t uid = known ? context.clientUid : geteuid();
+    gid_t gid = known ? context.clientGid : getegid();
+    std::filesystem::path kept = directory->keep(plan.derivation.name, builderUid(), uid, gid);
+    context.logger.log(Verbosity::error, fmt::format("note: keeping build directory '{}'", kept.string()));
+}
+
+// ---- all of it --------------------------------------------------------------------------------------------------
+
+DerivationBuilder::DerivationBuilder(BuildWorker &worker, const BuildPlan &plan, BuildResult &result)
+    : impl_(std::make_unique<Impl>(worker, plan, result)) {}
+
+DerivationBuilder::~DerivationBuilder() = default;
+
+Task<> DerivationBuilder::run() {
+    try {
+        co_await impl_->leaseUser();
+        impl_->prepare();
+        impl_->enter();
+        BuilderResult ended = co_await impl_->run();
+        // From here on nothing of the build runs.
+        impl_->checkResult(ended);
+        impl_->registerAll();
+        // From here on the outputs are valid.
+    } catch (const Error &error) {
+        bool interrupted = error.kind() == ErrorKind::interrupted;
+        impl_->leave(/*failed=*/!interrupted);
+        throw;
+    }
+    impl_->leave(/*failed=*/false);
+}
+
+} // namespace firn

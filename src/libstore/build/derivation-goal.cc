@@ -1,0 +1,334 @@
+#include "libstore/build/derivation-goal.hh"
+
+#include <algorithm>
+
+#include "libstore/build/build-plan.hh"
+#include "libstore/build/derivation-builder.hh"
+#include "libstore/build/failure-message.hh"
+#include "libstore/build/register-outputs.hh"
+#include "libstore/build/worker.hh"
+#include "libutil/error.hh"
+#include "libutil/files.hh"
+#include "libutil/nar.hh"
+
+namespace firn {
+
+namespace {
+
+using Status = BuildResult::Status;
+
+constexpr auto firstLockPoll = std::chrono::milliseconds(10);
+constexpr auto longestLockPoll = std::chrono::milliseconds(500);
+
+std::set<std::string> lockNames(const BuildPlan &plan) {
+    std::set<std::string> names;
+    for (const auto &[name, output] : plan.outputs) {
+        names.insert(output.path.baseName() + ".lock");
+    }
+    return names;
+}
+
+/// What was waited for: permission to build, and the outputs' locks, which are given back first.
+struct Turn {
+    BuildPermit permit;
+    PathLocks locks;
+};
+
+/// Whether what the database says of a path is what is there.
+bool contentsAreGood(LocalStore &store, const StorePath &path) {
+    std::optional<PathInfo> info = store.tryQueryPathInfo(path);
+    if (!info || !existsAt(store.storeFd(), path.baseName())) {
+        return false;
+    }
+    HashAndSize actual = hashNar(store.storeFd(), path.baseName(), info->narHash.algorithm());
+    return actual.hash == info->narHash;
+}
+
+/// Nobody waits for a slot while holding an output lock, nor for a lock while holding a slot.
+Task<Turn> awaitTurn(BuildWorker &worker, const BuildPlan &plan) {
+    std::set<std::string> names = lockNames(plan);
+    std::unique_ptr<Activity> waiting;
+    Clock::duration pause = firstLockPoll;
+    for (;;) {
+        std::optional<BuildPermit> permit(co_await worker.acquirePermit());
+        if (std::optional<PathLocks> locks = PathLocks::tryLock(worker.store.storeFd(), names)) {
+            co_return Turn{std::move(*permit), std::move(*locks)};
+        }
+        permit.reset();
+        if (!waiting) {
+            std::string text = fmt::format("waiting for lock on the outputs of '{}'", worker.store.dir().print(plan.drvPath));
+            waiting = std::make_unique<Activity>(worker.context.logger, Verbosity::warning,
+                                                 ActivityType::buildWaiting, text);
+        }
+        Clock::time_point deadline = Clock::now() + pause;
+        co_await worker.loop.sleepUntil(deadline);
+        pause = std::min<Clock::duration>(pause * 2, longestLockPoll);
+    }
+}
+
+} // namespace
+
+/// Waits for many goals at once; over as soon as one fails, unless all are to be tried.
+struct DerivationGoal::Inputs {
+    explicit Inputs(EventLoop &loop) : over(loop) {}
+    Event over;
+    size_t pending = 0, failed = 0;
+};
+
+DerivationGoal::DerivationGoal(BuildWorker &worker, StorePath drvPath, std::set<std::string> wanted, BuildMode mode)
+    : worker_(worker), drvPath_(std::move(drvPath)), mode_(mode), done_(worker.loop) {
+    if (!wanted.empty()) {
+        wanted_ = std::move(wanted);
+    }
+}
+
+DerivationGoal::DerivationGoal(BuildWorker &worker, StorePath drvPath, const BasicDerivation &drv, BuildMode mode)
+    : worker_(worker), drvPath_(std::move(drvPath)), mode_(mode), derivation_(std::in_place), done_(worker.loop) {
+    static_cast<BasicDerivation &>(*derivation_) = drv;
+}
+
+DerivationGoal::~DerivationGoal() = default;
+
+void DerivationGoal::want(const std::set<std::string> &outputs, bool asDependency) {
+    isDependency_ = isDependency_ || asDependency;
+    if (decided_ || !wanted_) {
+        return;
+    }
+    if (outputs.empty()) {
+        wanted_.reset();
+    } else {
+        wanted_->insert(outputs.begin(), outputs.end());
+    }
+}
+
+bool DerivationGoal::covers(const std::set<std::string> &outputs) const {
+    if (!wanted_ || result_.status == Status::built) {
+        return true;
+    }
+    return !outputs.empty() && std::ranges::includes(*wanted_, outputs);
+}
+
+Task<> DerivationGoal::run() {
+    BuildResult failure;
+    try {
+        co_await tryRun();
+        co_return;
+    } catch (const BuildFailure &error) {
+        failure.status = error.status();
+        failure.errorMessage = error.message();
+    } catch (const Error &error) {
+        if (error.kind() == ErrorKind::interrupted || error.kind() == ErrorKind::bug) {
+            throw;
+        }
+        failure.status = Status::miscFailure;
+        failure.errorMessage = error.message();
+    }
+    failure.startTime = result_.startTime;
+    failure.stopTime = result_.stopTime;
+    failure.cpuUser = result_.cpuUser;
+    failure.cpuSystem = result_.cpuSystem;
+    finish(failure);
+}
+
+void DerivationGoal::finish(BuildResult result) {
+    decided_ = true;
+    result_ = std::move(result);
+    if (!result_.success() && isDependency_) {
+        worker_.context.logger.log(Verbosity::error, "error: " + result_.errorMessage);
+    }
+    done_.set();
+}
+
+Task<> DerivationGoal::tryRun() {
+    loadDerivation();
+    findOutputs();
+    decided_ = true;
+    if (isSatisfied()) {
+        BuildResult result;
+        result.status = Status::alreadyValid;
+        finish(result);
+        co_return;
+    }
+    co_await buildInputs();
+    checkSources();
+    checkPlatform();
+    co_await buildLocally();
+    // Everything is released by now.
+    finish(result_);
+}
+
+void DerivationGoal::loadDerivation() {
+    LocalStore &store = worker_.store;
+    store.addTempRoot(drvPath_);
+    if (!derivation_) {
+        if (!store.isValidPath(drvPath_)) {
+            throw Error(ErrorKind::notFound, "cannot build missing derivation '{}'", store.dir().print(drvPath_));
+        }
+        derivation_ = store.readDerivation(drvPath_);
+    }
+    DerivationKind kind = derivationKind(*derivation_);
+    if (kind != DerivationKind::inputAddressed && kind != DerivationKind::fixed) {
+        throw Error(ErrorKind::unsupported,
+                    "cannot build derivation '{}': its output paths are not known beforehand (content-addressed and "
+                    "dynamic derivations are unsupported for now)",
+                    store.dir().print(drvPath_));
+    }
+    plan_ = std::make_unique<BuildPlan>(BuildPlan{drvPath_, std::move(*derivation_), {}, mode_, {}, {}});
+}
+
+void DerivationGoal::findOutputs() {
+    LocalStore &store = worker_.store;
+    plan_->outputs.clear();
+    for (const auto &[name, path] : outputPaths(store.dir(), plan_->derivation)) {
+        store.addTempRoot(path);
+        bool valid = store.isValidPath(path);
+        if (valid && mode_ == BuildMode::repair) {
+            valid = contentsAreGood(store, path);
+        }
+        plan_->outputs.emplace(name, BuildPlan::Output{path, valid});
+    }
+    for (const std::string &name : wantedOutputs()) {
+        if (!plan_->outputs.contains(name)) {
+            throw Error(ErrorKind::notFound, "derivation '{}' does not have wanted output '{}'",
+                        store.dir().print(drvPath_), escapeForDisplay(name));
+        }
+    }
+}
+
+std::set<std::string> DerivationGoal::wantedOutputs() const {
+    if (wanted_) {
+        return *wanted_;
+    }
+    std::set<std::string> all;
+    for (const auto &[name, output] : plan_->outputs) {
+        all.insert(name);
+    }
+    return all;
+}
+
+bool DerivationGoal::isSatisfied() {
+    std::set<std::string> wanted = wantedOutputs();
+    bool allValid = std::ranges::all_of(wanted, [&](const std::string &name) { return plan_->outputs.at(name).valid; });
+    if (mode_ == BuildMode::check && !allValid) {
+        throw Error(ErrorKind::failure, "some outputs of '{}' are not valid, so checking is not possible",
+                    worker_.store.dir().print(drvPath_));
+    }
+    return allValid && mode_ != BuildMode::check;
+}
+
+Task<> DerivationGoal::buildInput(BuildWorker &worker, std::shared_ptr<Inputs> inputs, StorePath path,
+                                  StringSet wanted) {
+    BuildResult result = co_await worker.build(path, wanted, BuildMode::normal, /*isDependency=*/true);
+    inputs->failed += result.success() ? 0 : 1;
+    inputs->pending--;
+    if (inputs->pending == 0 || (inputs->failed > 0 && !worker.context.settings.keepGoing)) {
+        inputs->over.set();
+    }
+}
+
+Task<> DerivationGoal::buildInputs() {
+    auto inputs = std::make_shared<Inputs>(worker_.loop);
+    inputs->pending = plan_->derivation.inputDerivations.size();
+    for (const auto &[path, input] : plan_->derivation.inputDerivations) {
+        if (!input.dynamic.empty()) {
+            throw Error(ErrorKind::unsupported, "cannot build '{}': dynamic derivations are unsupported for now",
+                        worker_.store.dir().print(drvPath_));
+        }
+        worker_.loop.spawn([&worker = worker_, inputs, path = path, wanted = input.outputs] {
+            return buildInput(worker, inputs, path, wanted);
+        });
+    }
+    if (inputs->pending > 0) {
+        co_await inputs->over.wait();
+    }
+    if (inputs->failed > 0) {
+        std::vector<StorePath> outputs = plan_->outputPaths();
+        throw BuildFailure(Status::dependencyFailed,
+                           dependencyFailureMessage(worker_.context, {drvPath_, outputs}, inputs->failed));
+    }
+}
+
+/// Also finds what the builder may see. Inputs that were built by now stay: they have temporary roots.
+void DerivationGoal::checkSources() {
+    LocalStore &store = worker_.store;
+    StorePathSet inputs = plan_->derivation.inputSources;
+    for (const StorePath &path : inputs) {
+        store.addTempRoot(path);
+        if (!store.isValidPath(path)) {
+            throw Error(ErrorKind::notFound, "dependency '{}' of '{}' does not exist, and substitution is disabled",
+                        store.dir().print(path), store.dir().print(drvPath_));
+        }
+    }
+    for (const auto &[drvPath, input] : plan_->derivation.inputDerivations) {
+        Derivation drv = store.readDerivation(drvPath);
+        for (const std::string &name : input.outputs) {
+            std::optional<StorePath> path = outputPath(store.dir(), drv, name);
+            if (!path) {
+                throw Error(ErrorKind::bug, "output '{}' of input '{}' has no path", name, store.dir().print(drvPath));
+            }
+            inputs.insert(*path);
+        }
+    }
+    plan_->inputClosure = store.computeClosure(inputs);
+}
+
+void DerivationGoal::checkPlatform() const {
+    const Settings &settings = worker_.context.settings;
+    plan_->options = readDerivationOptions(plan_->derivation);
+    const std::string &platform = plan_->derivation.platform;
+    const StringSet &required = plan_->options.requiredSystemFeatures;
+    bool rightPlatform = platform == settings.system || platform == "builtin" || settings.extraPlatforms.contains(platform);
+    if (!rightPlatform || !std::ranges::includes(settings.systemFeatures, required)) {
+        throw BuildFailure(Status::inputRejected, platformMessage(worker_.context, drvPath_, platform, required));
+    }
+    if (plan_->derivation.isBuiltin()) {
+        throw Error(ErrorKind::unsupported, "cannot build '{}': builder '{}' is unsupported for now",
+                    worker_.store.dir().print(drvPath_), escapeForDisplay(plan_->derivation.builder));
+    }
+    if (settings.maxJobs == 0) {
+        throw Error(ErrorKind::failure, "unable to start any build; either increase '--max-jobs' or enable remote "
+                                        "builds (local builds are disabled: max-jobs is 0)");
+    }
+}
+
+/// Somebody else may have built it while we waited.
+bool DerivationGoal::tryFinishWithoutBuild() {
+    findOutputs();
+    if (mode_ == BuildMode::check || !isSatisfied()) {
+        return false;
+    }
+    result_.status = Status::alreadyValid;
+    return true;
+}
+
+Task<> DerivationGoal::buildLocally() {
+    worker_.counts.expected++;
+    worker_.showProgress();
+    ScopeExit uncount([this] {
+        worker_.counts.expected--;
+        worker_.showProgress();
+    });
+    Turn turn = co_await awaitTurn(worker_, *plan_);
+    // With the locks held nobody else makes or needs these lock files' names.
+    turn.locks.setDeletion(true);
+    if (!tryFinishWithoutBuild()) {
+        co_await buildWithLocks();
+    }
+}
+
+Task<> DerivationGoal::buildWithLocks() {
+    worker_.counts.running++;
+    worker_.showProgress();
+    ScopeExit uncount([this] {
+        worker_.counts.running--;
+        worker_.counts.failed += result_.success() ? 0 : 1;
+        worker_.showProgress();
+    });
+    DerivationBuilder builder(worker_, *plan_, result_);
+    co_await builder.run();
+    worker_.counts.done++;
+    result_.status = Status::built;
+    result_.timesBuilt = 1;
+}
+
+} // namespace firn

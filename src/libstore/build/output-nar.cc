@@ -1,0 +1,105 @@
+#include "libstore/build/output-nar.hh"
+
+#include <algorithm>
+
+#include <unistd.h>
+
+#include "libstore/build/pipelined-sink.hh"
+#include "libutil/error.hh"
+#include "libutil/files.hh"
+#include "libutil/platform.hh"
+
+namespace firn {
+
+void OutputNarWriter::writeFrom(int dir) {
+    block_ = std::make_unique_for_overwrite<char[]>(blockSize);
+    writer_.begin();
+    walkOutput(dir, tree_, *this);
+}
+
+void OutputNarWriter::beginObject(uint32_t node) {
+    if (node != 0) {
+        seeName(node);
+        writer_.beginEntry(tree_.nodes[node].name);
+    }
+}
+
+void OutputNarWriter::endObject(uint32_t node) {
+    if (node != 0) {
+        writer_.endEntry();
+    }
+}
+
+void OutputNarWriter::enterDirectory(int, uint32_t node) {
+    beginObject(node);
+    writer_.beginDirectory();
+}
+
+void OutputNarWriter::leaveDirectory(int, uint32_t node) {
+    writer_.endDirectory();
+    endObject(node);
+}
+
+void OutputNarWriter::symlink(int, uint32_t node) {
+    beginObject(node);
+    seeTarget(node);
+    writer_.symlink(tree_.nodes[node].target);
+    endObject(node);
+}
+
+void OutputNarWriter::file(int dir, uint32_t node) {
+    const OutputNode &file = tree_.nodes[node];
+    beginObject(node);
+    writer_.beginFile(file.executable, file.size);
+    UniqueFd fd = openContents(dir, node);
+    passContents(fd.get(), node);
+    closeContents(dir, node);
+    writer_.endFile();
+    endObject(node);
+}
+
+UniqueFd OutputNarWriter::openContents(int dir, uint32_t node) {
+    return openFileAt(dir, tree_.nodes[node].name);
+}
+
+/// One byte more than is left is asked for, so that one read tells a small file's end.
+void OutputNarWriter::passContents(int fd, uint32_t node) {
+    uint64_t left = tree_.nodes[node].size;
+    if (left > blockSize) {
+        adviseSequential(fd, left);
+    }
+    for (bool ended = false; !ended;) {
+        size_t wanted = std::min<uint64_t>(blockSize, left + 1);
+        size_t count = readBlock(fd, node, wanted);
+        if (count > left || (count == 0 && left > 0)) {
+            throw Error(ErrorKind::failure, "'{}' changed its size while it was read",
+                        escapeForDisplay(tree_.pathOf(node)));
+        }
+        seeContents(node, {block_.get(), count});
+        writer_.contents({block_.get(), count});
+        left -= count;
+        ended = left == 0 && count < wanted;
+    }
+}
+
+size_t OutputNarWriter::readBlock(int fd, uint32_t node, size_t size) {
+    for (;;) {
+        ssize_t count = read(fd, block_.get(), size);
+        if (count >= 0) {
+            return static_cast<size_t>(count);
+        }
+        if (errno != EINTR) {
+            throwErrno("reading '{}'", escapeForDisplay(tree_.pathOf(node)));
+        }
+    }
+}
+
+HashAndSize hashOutput(int dir, const OutputTree &tree) {
+    HashSink hash(HashAlgorithm::sha256);
+    PipelinedSink sink(hash);
+    OutputNarWriter(tree, sink).writeFrom(dir);
+    sink.finish();
+    return {hash.current(), hash.byteCount()};
+}
+
+} // namespace firn

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "libstore/build/output-tree.hh"
+#include "libutil/nar.hh"
+
+namespace firn {
+
+/// Writes the archive of an output as it is on disk. Whoever wants to see the bytes on their way derives from
+/// it: every file is read once.
+class OutputNarWriter : public OutputVisitor {
+  public:
+    /// All must outlive the writer.
+    OutputNarWriter(const OutputTree &tree, Sink &sink) : tree_(tree), writer_(sink) {}
+
+    /// The whole archive, of the tree's root in `dir`. Throws ErrorKind::failure if a file has changed its
+    /// size.
+    void writeFrom(int dir);
+
+    void enterDirectory(int self, uint32_t node) override;
+    void leaveDirectory(int self, uint32_t node) override;
+    void file(int dir, uint32_t node) override;
+    void symlink(int dir, uint32_t node) override;
+
+  protected:
+    /// For an entry's name, before what it stands for. Not called for the root.
+    virtual void seeName(uint32_t) {}
+    virtual void seeTarget(uint32_t) {}
+    /// The file to be read.
+    virtual UniqueFd openContents(int dir, uint32_t node);
+    virtual void seeContents(uint32_t, std::string_view) {}
+    /// All contents were seen.
+    virtual void closeContents(int, uint32_t) {}
+
+    const OutputTree &tree_;
+
+  private:
+    void beginObject(uint32_t node);
+    void endObject(uint32_t node);
+    void passContents(int fd, uint32_t node);
+    size_t readBlock(int fd, uint32_t node, size_t size);
+
+    static constexpr size_t blockSize = 256 * 1024;
+    NarWriter writer_;
+    std::unique_ptr<char[]> block_;
+};
+
+/// Hash (SHA-256) and size of the archive of an output, hashed in a second thread where it is large.
+HashAndSize hashOutput(int dir, const OutputTree &tree);
+
+} // namespace firn

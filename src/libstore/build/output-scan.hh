@@ -1,0 +1,51 @@
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "libstore/build/output-tree.hh"
+#include "libstore/build/reference-scanner.hh"
+#include "libutil/hash.hh"
+#include "libutil/nar.hh"
+
+namespace firn {
+
+/// Occurrences that may have to be rewritten, in one object; ascending and not overlapping: of two that do,
+/// the first counts.
+struct TouchedNode {
+    uint32_t node;
+    std::vector<PartHit> contents, target, name;
+    /// There are more in the contents than are kept: `contents` is empty, they must be found again.
+    bool everywhere = false;
+};
+
+struct ScanOptions {
+    const HashPartSet *parts = nullptr;
+    /// By number of the part: whether its occurrences may be rewritten.
+    std::vector<bool> rewritable;
+    /// Occurrences in contents to keep for one output. (Those in names and targets are few, compared with the
+    /// names and targets themselves.)
+    size_t maxHits = 64 * 1024;
+    /// Also hash the archive, or the contents of a single file, with this algorithm.
+    std::optional<HashAlgorithm> archiveHash, contentsHash;
+    /// Put every regular file on a new inode, which is what gets hashed. Files that have names outside the
+    /// outputs always are.
+    bool renewFiles = false;
+};
+
+struct ScanResult {
+    std::vector<bool> found;          ///< by number of the part
+    std::vector<TouchedNode> touched; ///< in the archive's order
+    /// SHA-256 of the archive and its size. Only where nothing was touched: it will change anyway.
+    std::optional<HashAndSize> nar;
+    std::optional<Hash> archiveHash, contentsHash; ///< as asked for
+};
+
+/// Reads every file of the output once. `dir` holds the tree's root.
+ScanResult scanOutput(int dir, const OutputTree &tree, const ScanOptions &options);
+
+/// Whether a part that is found here may be rewritten, given where the last one that may be ends: keeps
+/// `end`. Scanning and rewriting must decide alike.
+bool takeHit(const PartHit &hit, const std::vector<bool> &rewritable, uint64_t &end);
+
+} // namespace firn

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include <sys/types.h>
+
+#include "libstore/model/store-path.hh"
+#include "libutil/file-descriptor.hh"
+
+namespace firn {
+
+/// A sandbox's own store directory, in which its builder makes the outputs: `<store>/<derivation>.chroot/store`, on
+/// the store's file system, so that outputs can be moved out by renaming. Only we can enter `<derivation>.chroot`. Its
+/// name starts with the derivation's hash part: a collection by stock Nix leaves it alone as long as the derivation
+/// is a temporary root. Removed by the destructor. For the holder of the outputs' locks.
+class ScratchStore {
+  public:
+    /// What an earlier build left there is removed first. `group`: the builder's, which may write.
+    ScratchStore(int storeDir, const StorePath &drvPath, std::optional<gid_t> group);
+    ~ScratchStore();
+    ScratchStore(const ScratchStore &) = delete;
+    ScratchStore &operator=(const ScratchStore &) = delete;
+
+    int fd() const { return fd_.get(); }
+    /// Removes it now; errors are thrown.
+    void remove();
+
+  private:
+    int storeDir_;
+    std::string name_; ///< empty: removed
+    UniqueFd fd_;
+};
+
+} // namespace firn

@@ -1,0 +1,123 @@
+#include "libstore/build/worker.hh"
+
+#include <algorithm>
+#include <thread>
+
+#include <boost/asio/post.hpp>
+
+#include "libstore/build/derivation-goal.hh"
+#include "libutil/error.hh"
+
+namespace firn {
+
+namespace {
+
+constexpr auto firstPoll = std::chrono::milliseconds(5);
+constexpr auto longestPoll = std::chrono::milliseconds(200);
+
+unsigned machineSlots(const Settings &settings) {
+    if (settings.machineMaxJobs > 0) {
+        return settings.machineMaxJobs;
+    }
+    return std::max({settings.maxJobs, std::thread::hardware_concurrency(), 1u});
+}
+
+} // namespace
+
+BuildWorker::BuildWorker(BuildContext &buildContext)
+    : context(buildContext), store(buildContext.store),
+      slots_(store.locations().stateDir, machineSlots(buildContext.settings)),
+      jobs_(loop, std::max(buildContext.settings.maxJobs, 1u)), hasher_(store.dir(), store),
+      realiseActivity_(buildContext.logger, Verbosity::error, ActivityType::realise, ""),
+      buildsActivity_(buildContext.logger, Verbosity::error, ActivityType::builds, "") {}
+
+BuildWorker::~BuildWorker() = default;
+
+Task<BuildResult> BuildWorker::build(StorePath drvPath, std::set<std::string> outputs, BuildMode mode,
+                                     bool isDependency) {
+    GoalKey key(drvPath, mode);
+    for (;;) {
+        auto found = goals_.find(key);
+        if (found == goals_.end()) {
+            start(key, std::make_shared<DerivationGoal>(*this, drvPath, outputs, mode));
+            found = goals_.find(key);
+        }
+        std::shared_ptr<DerivationGoal> goal = found->second;
+        goal->want(outputs, isDependency);
+        co_await goal->done().wait();
+        if (!goal->result().success() || goal->covers(outputs)) {
+            co_return goal->result();
+        }
+        // It ended before it heard of these outputs: another goal takes its place.
+        found = goals_.find(key);
+        if (found != goals_.end() && found->second == goal) {
+            goals_.erase(found);
+        }
+    }
+}
+
+void BuildWorker::addGoal(std::shared_ptr<DerivationGoal> goal) {
+    GoalKey key(goal->drvPath(), goal->mode());
+    start(key, std::move(goal));
+}
+
+void BuildWorker::start(const GoalKey &key, std::shared_ptr<DerivationGoal> goal) {
+    goals_.insert_or_assign(key, goal);
+    loop.spawn([goal] { return goal->run(); });
+}
+
+void BuildWorker::run() {
+    HangUpWatch watch(context.clientFd, [this] {
+        boost::asio::post(loop.context(), [this] {
+            hungUp_ = true;
+            loop.stop("the client has gone away");
+        });
+    });
+    loop.run();
+    if (hungUp_) {
+        throw Error(ErrorKind::interrupted, "the client has gone away");
+    }
+}
+
+void BuildWorker::endUnlessKeepGoing(const BuildResult &result) {
+    if (!result.success() && !context.settings.keepGoing) {
+        loop.stop("another build failed");
+    }
+}
+
+/// Slots of other connections are only seen by trying. Just as many coroutines try as this connection may have jobs.
+Task<BuildPermit> BuildWorker::acquirePermit() {
+    Semaphore::Permit job = co_await jobs_.acquire();
+    Clock::duration pause = firstPoll;
+    for (;;) {
+        if (std::optional<SlotLease> slot = slots_.tryAcquire()) {
+            co_return BuildPermit{std::move(job), std::move(*slot)};
+        }
+        Clock::time_point deadline = Clock::now() + pause;
+        co_await loop.sleepUntil(deadline);
+        pause = std::min<Clock::duration>(pause * 2, longestPoll);
+    }
+}
+
+BuildDirectories &BuildWorker::directories(std::optional<gid_t> builders) {
+    if (!directories_) {
+        directories_.emplace(BuildDirectories::chooseBase(store.locations(), context.settings), builders);
+    }
+    return *directories_;
+}
+
+void BuildWorker::addRealisations(const Derivation &drv, const std::set<std::string> &wanted, BuildResult &result) {
+    std::map<std::string, Hash> hashes = hasher_.outputHashes(drv, /*maskOutputs=*/true);
+    for (const auto &[name, hash] : hashes) {
+        std::optional<StorePath> path = outputPath(store.dir(), drv, name);
+        if (path && (wanted.empty() || wanted.contains(name))) {
+            result.builtOutputs.emplace(name, Realisation{DrvOutput{hash, name}, *path, {}, {}});
+        }
+    }
+}
+
+void BuildWorker::showProgress() {
+    buildsActivity_.progress(counts.done, counts.expected + counts.done, counts.running, counts.failed);
+}
+
+} // namespace firn

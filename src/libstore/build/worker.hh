@@ -1,0 +1,74 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "libstore/build/build-directory.hh"
+#include "libstore/build/build-paths.hh"
+#include "libstore/build/build-slots.hh"
+#include "libstore/build/event-loop.hh"
+
+namespace firn {
+
+class DerivationGoal;
+
+/// Leave to run one build: one of the connection's jobs and one of the machine's slots.
+struct BuildPermit {
+    Semaphore::Permit job;
+    SlotLease slot;
+};
+
+/// Everything that the goals of one request share: the event loop, the goals themselves (one per derivation and
+/// mode, however many wait for it), permits to build, directories, and the figures in the client's progress display.
+/// Lives for one call of buildPaths(). One thread.
+class BuildWorker {
+  public:
+    explicit BuildWorker(BuildContext &buildContext);
+    ~BuildWorker();
+    BuildWorker(const BuildWorker &) = delete;
+    BuildWorker &operator=(const BuildWorker &) = delete;
+
+    BuildContext &context;
+    LocalStore &store;
+    EventLoop loop;
+
+    /// Makes outputs of a derivation valid; an empty set stands for all. Waits for a goal that is already at it.
+    /// `isDependency`: a failure is logged at once, as nobody is told of it otherwise.
+    Task<BuildResult> build(StorePath drvPath, std::set<std::string> outputs, BuildMode mode, bool isDependency);
+
+    /// Puts in a goal for a derivation that is not in the store.
+    void addGoal(std::shared_ptr<DerivationGoal> goal);
+
+    /// Runs until all coroutines are done, or the client hangs up: then Error(interrupted).
+    void run();
+    /// Ends whatever is still going on after a failure, unless keep-going is set.
+    void endUnlessKeepGoing(const BuildResult &result);
+
+    Task<BuildPermit> acquirePermit();
+    /// Made when first needed. `builders`: the build users' group, if there is one.
+    BuildDirectories &directories(std::optional<gid_t> builders);
+
+    /// Fills in builtOutputs.
+    void addRealisations(const Derivation &drv, const std::set<std::string> &wanted, BuildResult &result);
+
+    /// Counts of derivations for the progress display; call showProgress() after a change.
+    struct Counts {
+        uint64_t expected = 0, running = 0, done = 0, failed = 0;
+    } counts;
+    void showProgress();
+
+  private:
+    using GoalKey = std::pair<StorePath, BuildMode>;
+    void start(const GoalKey &key, std::shared_ptr<DerivationGoal> goal);
+
+    BuildSlots slots_;
+    Semaphore jobs_;
+    DerivationHasher hasher_;
+    Activity realiseActivity_, buildsActivity_;
+    std::map<GoalKey, std::shared_ptr<DerivationGoal>> goals_;
+    std::optional<BuildDirectories> directories_;
+    bool hungUp_ = false;
+};
+
+} // namespace firn

@@ -1,0 +1,607 @@
+// Real sandboxes with busybox as the builder, as root and as an ordinary user alike: run it as both. What a builder
+// can and cannot do is asked of the shell inside and of the host's /proc outside, never of our own code.
+
+#include "libstore/build/sandbox.hh"
+
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <set>
+#include <sstream>
+#include <thread>
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "libutil/error.hh"
+
+namespace firn {
+namespace {
+
+namespace fs = std::filesystem;
+using Kind = BuilderResult::Kind;
+
+constexpr uid_t leasedUser = 39471;
+constexpr gid_t leasedGroup = 39472;
+
+std::string initProgram() {
+    const char *program = getenv("FIRN_SANDBOX_INIT");
+    return program ? program : FIRN_SANDBOX_INIT_PATH;
+}
+
+std::string slurp(const fs::path &path) {
+    std::ifstream stream(path);
+    std::stringstream text;
+    text << stream.rdbuf();
+    return text.str();
+}
+
+struct Outcome {
+    BuilderResult result;
+    std::string output;
+};
+
+class SandboxTest : public testing::Test {
+  protected:
+    void SetUp() override {
+        root_ = "/tmp/firn-sandbox-test-XXXXXX";
+        ASSERT_NE(mkdtemp(root_.data()), nullptr);
+        chmod(root_.c_str(), 0755);
+        for (const char *name : {"store", "scratch", "build", "outside"}) {
+            fs::create_directory(root_ + "/" + name);
+        }
+        scratch_.reset(open((root_ + "/scratch").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+        build_.reset(open((root_ + "/build").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+        output_.reset(memfd_create("output", MFD_CLOEXEC));
+        if (geteuid() == 0) {
+            ASSERT_EQ(chown((root_ + "/scratch").c_str(), leasedUser, leasedGroup), 0);
+            ASSERT_EQ(chown((root_ + "/build").c_str(), leasedUser, leasedGroup), 0);
+        }
+    }
+    void TearDown() override { fs::remove_all(root_); }
+
+    SandboxSpec shell(const std::string &script) {
+        SandboxSpec spec;
+        spec.initProgram = initProgram();
+        spec.scratchStore = scratch_.get();
+        spec.buildDir = build_.get();
+        spec.sandboxPaths = {parseSandboxPath("/bin/sh=/usr/bin/busybox"), parseSandboxPath("/bin/busybox=/usr/bin/busybox")};
+        spec.builder = "/bin/sh";
+        spec.args = {"sh", "-c", script};
+        spec.env = {"PATH=/bin"};
+        spec.outputFd = output_.get();
+        if (geteuid() == 0) {
+            spec.uidOutside = leasedUser;
+            spec.gidOutside = leasedGroup;
+        }
+        return spec;
+    }
+
+    /// Without a sandbox: the host's files, so the build directory is where it is.
+    SandboxSpec plainShell(const std::string &script) {
+        SandboxSpec spec = shell(script);
+        spec.sandboxed = false;
+        spec.buildDir = spec.scratchStore = -1;
+        spec.sandboxPaths.clear();
+        spec.builder = "/usr/bin/busybox";
+        spec.args = {"sh", "-c", script};
+        spec.env = {"PATH=/usr/bin:/bin"};
+        spec.workingDirectory = root_ + "/build";
+        return spec;
+    }
+
+    Outcome run(const SandboxSpec &spec) {
+        Outcome outcome;
+        outcome.result = spawnSandbox(spec).wait();
+        outcome.output = takeOutput();
+        return outcome;
+    }
+    Outcome run(const std::string &script) { return run(shell(script)); }
+
+    std::string takeOutput() {
+        off_t size = lseek(output_.get(), 0, SEEK_END);
+        std::string text(static_cast<size_t>(size), '\0');
+        EXPECT_EQ(pread(output_.get(), text.data(), text.size(), 0), size);
+        EXPECT_EQ(ftruncate(output_.get(), 0), 0);
+        lseek(output_.get(), 0, SEEK_SET);
+        return text;
+    }
+
+    void addInput(SandboxSpec &spec, const std::string &name) {
+        spec.inputs.push_back({"/nix/store/" + name, root_ + "/store/" + name});
+    }
+
+    std::string root_;
+    UniqueFd scratch_, build_, output_;
+};
+
+/// Fails with everything that is known instead of a bare "false".
+#define EXPECT_BUILDS(outcome) EXPECT_TRUE((outcome).result.succeeded()) << (outcome).result.describe() << "\n" << (outcome).output
+
+TEST_F(SandboxTest, rootHoldsNothingButWhatWasAskedFor) {
+    Outcome outcome = run("busybox ls / /nix /etc /bin /tmp /build");
+    EXPECT_BUILDS(outcome);
+    EXPECT_EQ(outcome.output, "/:\nbin\nbuild\ndev\netc\nnix\nproc\ntmp\n"
+                              "\n/bin:\nbusybox\nsh\n\n/build:\n\n/etc:\ngroup\nhosts\npasswd\n\n/nix:\nstore\n\n/tmp:\n");
+}
+
+TEST_F(SandboxTest, storeShowsOnlyTheInputsReadOnly) {
+    fs::create_directory(root_ + "/store/aaa-dir");
+    std::ofstream(root_ + "/store/aaa-dir/file") << "in dir";
+    std::ofstream(root_ + "/store/bbb-file") << "plain";
+    fs::create_symlink("aaa-dir/file", root_ + "/store/ccc-link");
+    std::ofstream(root_ + "/store/ddd-secret") << "not an input";
+    SandboxSpec spec = shell("cd /nix/store; busybox ls; busybox cat aaa-dir/file bbb-file ccc-link; echo;"
+                             "echo x > aaa-dir/new; echo x > bbb-file; busybox readlink ccc-link; echo made > zzz-out");
+    for (const char *name : {"aaa-dir", "bbb-file", "ccc-link"}) {
+        addInput(spec, name);
+    }
+    Outcome outcome = run(spec);
+    EXPECT_BUILDS(outcome);
+    EXPECT_EQ(outcome.output, "aaa-dir\nbbb-file\nccc-link\nin dirplainin dir\n"
+                              "sh: can't create aaa-dir/new: Read-only file system\n"
+                              "sh: can't create bbb-file: Read-only file system\naaa-dir/file\n");
+    EXPECT_EQ(slurp(root_ + "/scratch/zzz-out"), "made\n");
+    EXPECT_EQ(slurp(root_ + "/store/bbb-file"), "plain");
+}
+
+TEST_F(SandboxTest, buildAndTemporaryDirectoriesAreWritableAndTheRootIsNot) {
+    Outcome outcome = run("busybox pwd; echo b > /build/file; echo t > /tmp/file; echo s > /dev/shm/file; busybox stat -c %a /tmp;"
+                          "busybox mkdir /homeless-shelter; echo x > /etc/passwd; echo x > /new; busybox chmod 777 /");
+    EXPECT_EQ(outcome.result.kind, Kind::exited);
+    EXPECT_EQ(outcome.output, "/build\n1777\nmkdir: can't create directory '/homeless-shelter': Read-only file system\n"
+                              "sh: can't create /etc/passwd: Read-only file system\n"
+                              "sh: can't create /new: Read-only file system\nchmod: /: Read-only file system\n");
+    EXPECT_EQ(slurp(root_ + "/build/file"), "b\n");
+    struct stat st;
+    ASSERT_EQ(stat((root_ + "/build/file").c_str(), &st), 0);
+    EXPECT_EQ(st.st_uid, geteuid() == 0 ? leasedUser : geteuid());
+}
+
+TEST_F(SandboxTest, devicesWork) {
+    Outcome outcome = run("cd /dev; busybox ls; echo gone > null; busybox head -c 3 zero | busybox wc -c; "
+                          "busybox head -c 5 urandom | busybox wc -c; busybox ls pts; echo x > full");
+    EXPECT_EQ(outcome.output, "fd\nfull\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n"
+                              "3\n5\nptmx\nsh: write error: No space left on device\n");
+}
+
+TEST_F(SandboxTest, processesAreItsOwnAlone) {
+    Outcome outcome = run("echo $$; cd /proc; echo [0-9]*; busybox readlink /proc/1/exe; busybox ls /proc/1/fd");
+    EXPECT_EQ(outcome.output.substr(0, 6), "2\n1 2\n") << outcome.output;
+    EXPECT_NE(outcome.output.find("ls: can't open '/proc/1/fd': Permission denied"), std::string::npos) << outcome.output;
+}
+
+TEST_F(SandboxTest, userIsTheOneAskedForWithoutRights) {
+    Outcome outcome = run("busybox id -u; busybox id -g; busybox cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups |"
+                          " busybox tr -s ' '; busybox grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status");
+    EXPECT_BUILDS(outcome);
+    uid_t uid = geteuid() == 0 ? leasedUser : geteuid();
+    gid_t gid = geteuid() == 0 ? leasedGroup : getegid();
+    std::string none = "0000000000000000\n";
+    EXPECT_EQ(outcome.output, fmt::format("1000\n100\n 1000 {} 1\n 100 {} 1\ndeny\n", uid, gid) + "CapInh:\t" + none +
+                                  "CapPrm:\t" + none + "CapEff:\t" + none + "CapBnd:\t" + none + "CapAmb:\t" + none +
+                                  "NoNewPrivs:\t1\nSeccomp:\t2\n");
+}
+
+TEST_F(SandboxTest, rootDaemonsGroupsDoNotReachTheBuilder) {
+    Outcome outcome = run("busybox grep ^Groups /proc/self/status");
+    if (geteuid() == 0) {
+        EXPECT_EQ(outcome.output, "Groups:\t \n");
+    } else {
+        // Cannot be dropped without rights; they have no name in the sandbox.
+        EXPECT_EQ(outcome.output.substr(0, 8), "Groups:\t");
+    }
+}
+
+TEST_F(SandboxTest, hostNameIsFixed) {
+    Outcome outcome = run("busybox hostname; busybox cat /proc/sys/kernel/domainname");
+    EXPECT_EQ(outcome.output, "localhost\n(none)\n");
+}
+
+TEST_F(SandboxTest, networkIsALoopbackThatWorks) {
+    Outcome outcome = run("busybox sed 1,2d /proc/net/dev | busybox cut -d: -f1 | busybox tr -d ' ';"
+                          "busybox ping -c 1 -W 1 127.0.0.1 > /dev/null 2>&1; (echo answer | busybox nc -l -p 7000) & busybox sleep 0.2;"
+                          "busybox nc 127.0.0.1 7000 < /dev/null; busybox cat /etc/hosts");
+    EXPECT_EQ(outcome.output, "lo\nanswer\n127.0.0.1 localhost\n::1 localhost\n");
+}
+
+TEST_F(SandboxTest, hostNetworkShowsTheHostsInterfacesAndNames) {
+    SandboxSpec spec = shell("busybox cat /proc/net/dev | busybox wc -l; busybox cat /etc/nsswitch.conf; busybox readlink /proc/self/ns/net");
+    spec.network = Network::host;
+    Outcome outcome = run(spec);
+    EXPECT_BUILDS(outcome);
+    char host[64];
+    ssize_t length = readlink("/proc/self/ns/net", host, sizeof host);
+    EXPECT_NE(outcome.output.find(std::string(host, static_cast<size_t>(length))), std::string::npos) << outcome.output;
+    EXPECT_NE(outcome.output.find("hosts: files dns"), std::string::npos);
+}
+
+TEST_F(SandboxTest, setuidAndSetgidBitsAreRefused) {
+    Outcome outcome = run("cd /build; echo x > f; for m in 4755 2755 6755 u+s g+s; do busybox chmod $m f; done; busybox chmod 1755 f && "
+                          "busybox stat -c %a f; busybox mknod p p; busybox chmod 4755 p; busybox stat -c %a p");
+    EXPECT_EQ(outcome.output, "chmod: f: Operation not permitted\nchmod: f: Operation not permitted\n"
+                              "chmod: f: Operation not permitted\nchmod: f: Operation not permitted\n"
+                              "chmod: f: Operation not permitted\n1755\nchmod: p: Operation not permitted\n644\n");
+}
+
+/// What the kernel answered to each call that tests/unit/syscall-probe.cc makes.
+std::map<std::string, std::string> answersOf(const Outcome &outcome) {
+    std::map<std::string, std::string> answers;
+    std::istringstream lines(outcome.output);
+    for (std::string name, answer; lines >> name >> answer;) {
+        answers[name] = answer;
+    }
+    return answers;
+}
+
+using Answers = std::map<std::string, std::string>;
+
+void expectAnswers(const Outcome &outcome, const Answers &expected) {
+    EXPECT_BUILDS(outcome);
+    Answers answers = answersOf(outcome);
+    for (const auto &[name, answer] : expected) {
+        EXPECT_EQ(answers[name], answer) << name;
+    }
+}
+
+class SyscallFilterTest : public SandboxTest {
+  protected:
+    SandboxSpec probe(Network network) {
+        SandboxSpec spec = shell("");
+        const char *probe = getenv("FIRN_SYSCALL_PROBE");
+        spec.sandboxPaths.push_back({"/bin/probe", probe ? probe : FIRN_SYSCALL_PROBE_PATH, false});
+        spec.builder = "/bin/probe";
+        spec.args = {"probe"};
+        spec.network = network;
+        return spec;
+    }
+};
+
+TEST_F(SyscallFilterTest, modesWithSetidBitsAreRefusedWhereverTheyCome) {
+    Answers expected;
+    for (const char *call : {"chmod", "fchmod", "fchmodat", "fchmodat2", "chmod-high-bits", "open", "open-tmpfile",
+                             "openat", "creat", "mknod", "mknodat"}) {
+        expected[call] = "EPERM";
+    }
+    expected["openat2"] = "ENOSYS";
+    expected["open-garbage-mode"] = "ok";
+    expected["chmod-harmless"] = "ok";
+    expectAnswers(run(probe(Network::isolated)), expected);
+}
+
+TEST_F(SyscallFilterTest, extendedAttributesAndTheirDetoursAreRefused) {
+    expectAnswers(run(probe(Network::isolated)), {{"setxattr", "EOPNOTSUPP"},
+                                                  {"lsetxattr", "EOPNOTSUPP"},
+                                                  {"fsetxattr", "EOPNOTSUPP"},
+                                                  {"setxattrat", "ENOSYS"},
+                                                  {"file_setattr", "ENOSYS"},
+                                                  {"io_uring_setup", "ENOSYS"},
+                                                  {"io_uring_enter", "ENOSYS"},
+                                                  {"io_uring_register", "ENOSYS"}});
+}
+
+TEST_F(SyscallFilterTest, unixSocketsWorkInAnIsolatedNetwork) {
+    expectAnswers(run(probe(Network::isolated)),
+                  {{"socket-unix", "ok"}, {"pair-datagram", "ok"}, {"pair-stream", "ok"}, {"terminal", "/dev/pts/0"}});
+}
+
+TEST_F(SyscallFilterTest, hostNetworkHasOnlyPairsThatCannotLeadOutside) {
+    expectAnswers(run(probe(Network::host)), {{"socket-unix", "EAFNOSUPPORT"},
+                                              {"socket-unix-high-bits", "EAFNOSUPPORT"},
+                                              {"pair-stream", "ok"},
+                                              {"pair-seqpacket", "ok"},
+                                              {"pair-datagram", "EAFNOSUPPORT"},
+                                              {"pair-raw", "EAFNOSUPPORT"},
+                                              {"socket-inet", "ok"}});
+}
+
+#ifdef __x86_64__
+TEST_F(SyscallFilterTest, otherCallingConventionsAreNoWayAround) {
+    Outcome outcome = run(probe(Network::host));
+    expectAnswers(outcome, {{"i386-chmod", "EPERM"},
+                            {"i386-open", "EPERM"},
+                            {"i386-setxattr", "EOPNOTSUPP"},
+                            {"i386-fchmodat2", "EPERM"},
+                            {"i386-io_uring_setup", "ENOSYS"},
+                            {"i386-socket-unix", "EAFNOSUPPORT"},
+                            {"i386-pair-datagram", "EAFNOSUPPORT"},
+                            {"i386-socketcall", "ENOSYS"},
+                            {"i386-getpid", "ok"},
+                            {"x32-getpid", "ENOSYS"},
+                            {"x32-chmod", "ENOSYS"}});
+}
+#endif
+
+TEST_F(SandboxTest, environmentAndArgumentsAreExact) {
+    SandboxSpec spec = shell("busybox env; echo \"$0 $1\"");
+    spec.args.insert(spec.args.end(), {"zero", "one two"});
+    spec.env = {"PATH=/bin", "b=2", "a=with space\nand newline", "empty="};
+    Outcome outcome = run(spec);
+    EXPECT_BUILDS(outcome);
+    // busybox sh exports what it was given and adds PWD, SHLVL and the like in an order of its own.
+    for (const char *line : {"b=2\n", "a=with space\nand newline\n", "empty=\n", "zero one two\n"}) {
+        EXPECT_NE(outcome.output.find(line), std::string::npos) << outcome.output;
+    }
+    EXPECT_EQ(outcome.output.find("HOME"), std::string::npos);
+}
+
+TEST_F(SandboxTest, onlyStandardDescriptorsAreOpen) {
+    UniqueFd leaked(open("/", O_PATH)); // deliberately without close-on-exec
+    ASSERT_TRUE(leaked);
+    SandboxSpec spec = shell("");
+    spec.builder = "/bin/busybox";
+    spec.args = {"busybox", "ls", "/proc/self/fd"};
+    Outcome outcome = run(spec);
+    EXPECT_EQ(outcome.output, "0\n1\n2\n3\n"); // 3 is the directory that ls lists
+}
+
+TEST_F(SandboxTest, mountsDoNotReachTheHost) {
+    Outcome outcome = run("busybox unshare -Urm busybox sh -c 'busybox mount -t tmpfs none /build && echo hidden > /build/f && busybox ls /build'");
+    EXPECT_EQ(outcome.output, "f\n");
+    EXPECT_TRUE(fs::is_empty(root_ + "/build"));
+    EXPECT_EQ(slurp("/proc/self/mountinfo").find(root_), std::string::npos);
+}
+
+TEST_F(SandboxTest, nestedUserNamespaceCannotLoosenMounts) {
+    fs::create_directory(root_ + "/store/aaa-input");
+    SandboxSpec spec = shell("busybox unshare -Urm busybox sh -c '"
+                             "for o in suid dev; do busybox mount -o remount,bind,rw,$o /build; done;"
+                             "busybox mount -o remount,bind,rw /nix/store/aaa-input; busybox umount /nix/store/aaa-input;"
+                             "busybox mount -o remount,bind,rw /; busybox umount /proc'");
+    addInput(spec, "aaa-input");
+    Outcome outcome = run(spec);
+    std::string denied = "Operation not permitted", invalid = "Invalid argument";
+    size_t refusals = 0;
+    std::istringstream lines(outcome.output);
+    for (std::string line; std::getline(lines, line);) {
+        refusals += line.find("denied") != std::string::npos || line.find(denied) != std::string::npos ||
+                    line.find(invalid) != std::string::npos;
+    }
+    EXPECT_EQ(refusals, 6u) << outcome.output;
+}
+
+TEST_F(SandboxTest, allMountsHaveNosuid) {
+    Outcome outcome = run("busybox grep -v nosuid /proc/self/mountinfo; busybox grep -c . /proc/self/mountinfo");
+    EXPECT_EQ(outcome.output.find("relatime"), std::string::npos) << outcome.output;
+}
+
+TEST_F(SandboxTest, exitCodeIsReported) {
+    Outcome outcome = run("exit 37");
+    EXPECT_EQ(outcome.result.kind, Kind::exited);
+    EXPECT_EQ(outcome.result.exitCode, 37);
+    EXPECT_EQ(outcome.result.describe(), "failed with exit code 37");
+}
+
+TEST_F(SandboxTest, signalIsReported) {
+    Outcome outcome = run("kill -SEGV $$");
+    EXPECT_EQ(outcome.result.kind, Kind::signaled);
+    EXPECT_EQ(outcome.result.signal, SIGSEGV);
+}
+
+TEST_F(SandboxTest, processorTimeIsReported) {
+    Outcome outcome = run("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done");
+    EXPECT_BUILDS(outcome);
+    EXPECT_GT(outcome.result.userMicroseconds, 1000u);
+}
+
+TEST_F(SandboxTest, missingBuilderIsReported) {
+    SandboxSpec spec = shell("");
+    spec.builder = "/bin/absent";
+    Outcome outcome = run(spec);
+    EXPECT_EQ(outcome.result.kind, Kind::execFailed);
+    EXPECT_EQ(outcome.result.path, "/bin/absent");
+    EXPECT_EQ(outcome.result.error, ENOENT);
+    EXPECT_EQ(outcome.result.describe(), "could not be executed: '/bin/absent': No such file or directory");
+}
+
+TEST_F(SandboxTest, missingSandboxPathIsReported) {
+    SandboxSpec spec = shell("");
+    spec.sandboxPaths.push_back(parseSandboxPath("/opt=/nonexistent/thing"));
+    Outcome outcome = run(spec);
+    EXPECT_EQ(outcome.result.kind, Kind::setupFailed);
+    EXPECT_EQ(outcome.result.step, sandbox::Step::openSource);
+    EXPECT_EQ(outcome.result.path, "/nonexistent/thing");
+    EXPECT_EQ(outcome.result.error, ENOENT);
+}
+
+TEST_F(SandboxTest, missingInputIsReported) {
+    SandboxSpec spec = shell("");
+    addInput(spec, "absent");
+    Outcome outcome = run(spec);
+    EXPECT_EQ(outcome.result.kind, Kind::setupFailed);
+    EXPECT_EQ(outcome.result.path, root_ + "/store/absent");
+}
+
+TEST_F(SandboxTest, missingWorkingDirectoryIsReported) {
+    SandboxSpec spec = shell("");
+    spec.workingDirectory = "/build/absent";
+    Outcome outcome = run(spec);
+    EXPECT_EQ(outcome.result.kind, Kind::setupFailed);
+    EXPECT_EQ(outcome.result.step, sandbox::Step::changeDirectory);
+    EXPECT_EQ(outcome.result.path, "/build/absent");
+}
+
+TEST_F(SandboxTest, missingInitProgramThrows) {
+    SandboxSpec spec = shell("");
+    spec.initProgram = root_ + "/absent";
+    EXPECT_THROW(spawnSandbox(spec), SysError);
+}
+
+TEST_F(SandboxTest, optionalSandboxPathMayBeMissing) {
+    SandboxSpec spec = shell("busybox ls -d /opt");
+    spec.sandboxPaths.push_back(parseSandboxPath("/opt=/nonexistent/thing?"));
+    Outcome outcome = run(spec);
+    EXPECT_EQ(outcome.result.exitCode, 1);
+    EXPECT_EQ(outcome.output, "ls: /opt: No such file or directory\n");
+}
+
+TEST_F(SandboxTest, sandboxPathMayLieInsideAnother) {
+    std::ofstream(root_ + "/outside/outer") << "outer";
+    fs::create_directory(root_ + "/outside/sub");
+    std::ofstream(root_ + "/store/inner") << "inner";
+    SandboxSpec spec = shell("busybox cat /opt/outer /opt/sub/inner");
+    fs::create_directories(root_ + "/outside/sub");
+    std::ofstream(root_ + "/outside/sub/inner");
+    spec.sandboxPaths.push_back({"/opt/sub/inner", root_ + "/store/inner", false});
+    spec.sandboxPaths.push_back({"/opt", root_ + "/outside", false});
+    Outcome outcome = run(spec);
+    EXPECT_BUILDS(outcome);
+    EXPECT_EQ(outcome.output, "outerinner");
+}
+
+TEST_F(SandboxTest, symlinksInASandboxPathStayInsideTheSandbox) {
+    fs::create_directory(root_ + "/outside/dir");
+    fs::create_symlink("/tmp", root_ + "/outside/dir/link"); // the host's /tmp, if it were followed there
+    SandboxSpec spec = shell("busybox ls /tmp");
+    spec.sandboxPaths.push_back({"/opt", root_ + "/outside/dir", false});
+    spec.sandboxPaths.push_back({"/opt/link/firn-sandbox-escape", "/usr/bin/busybox", false});
+    Outcome outcome = run(spec);
+    EXPECT_EQ(outcome.output, "firn-sandbox-escape\n") << outcome.result.describe();
+    EXPECT_FALSE(fs::exists("/tmp/firn-sandbox-escape"));
+}
+
+TEST_F(SandboxTest, killEndsEverything) {
+    SandboxSpec spec = shell("busybox setsid busybox sleep 1000 & busybox sleep 1000");
+    BuilderProcess process = spawnSandbox(spec);
+    EXPECT_EQ(process.poll(), std::nullopt);
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    process.kill();
+    BuilderResult result = process.wait();
+    EXPECT_EQ(result.kind, Kind::signaled);
+    EXPECT_EQ(result.signal, SIGKILL);
+}
+
+/// Host pids of processes that have `text` in their arguments.
+std::set<pid_t> processesWith(const std::string &text) {
+    std::set<pid_t> found;
+    for (const auto &entry : fs::directory_iterator("/proc")) {
+        pid_t pid = static_cast<pid_t>(strtol(entry.path().filename().c_str(), nullptr, 10));
+        if (pid > 0 && slurp(entry.path() / "cmdline").find(text) != std::string::npos) {
+            found.insert(pid);
+        }
+    }
+    return found;
+}
+
+bool goneWithin(std::chrono::milliseconds limit, const std::string &text) {
+    auto end = std::chrono::steady_clock::now() + limit;
+    while (!processesWith(text).empty()) {
+        if (std::chrono::steady_clock::now() > end) {
+            return false;
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return true;
+}
+
+TEST_F(SandboxTest, backgroundProcessesEndWithTheBuilder) {
+    Outcome outcome = run("busybox setsid busybox sleep 91827361 & echo started");
+    EXPECT_EQ(outcome.output, "started\n");
+    EXPECT_TRUE(processesWith("91827361").empty());
+}
+
+/// Forks a spawner, kills it with SIGKILL and looks at what is left.
+void killSpawner(const SandboxSpec &spec, const std::string &mark) {
+    pid_t spawner = fork();
+    if (spawner == 0) {
+        BuilderProcess process = spawnSandbox(spec);
+        pause();
+        _exit(0);
+    }
+    while (processesWith(mark).empty()) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    kill(spawner, SIGKILL);
+    waitpid(spawner, nullptr, 0);
+    EXPECT_TRUE(goneWithin(std::chrono::seconds(2), mark));
+    EXPECT_TRUE(goneWithin(std::chrono::seconds(2), "firn-sandbox-init"));
+}
+
+TEST_F(SandboxTest, deathOfTheDaemonLeavesNothing) {
+    killSpawner(shell("busybox setsid busybox sleep 73615243 & busybox sleep 73615243; :"), "73615243");
+    EXPECT_EQ(slurp("/proc/self/mountinfo").find(root_), std::string::npos);
+}
+
+TEST_F(SandboxTest, deathOfTheDaemonEndsUnsandboxedBuildsToo) {
+    killSpawner(plainShell("busybox setsid busybox sleep 73615244 & busybox sleep 73615244; :"), "73615244");
+}
+
+TEST_F(SandboxTest, unsandboxedBuildHasAPidNamespaceAndTheHostsFiles) {
+    Outcome outcome = run(plainShell("echo $$; busybox id -u; busybox pwd; busybox ls -d /proc/[0-9]*; busybox ls -d /usr"));
+    EXPECT_BUILDS(outcome);
+    uid_t uid = geteuid() == 0 ? leasedUser : geteuid();
+    std::string start = fmt::format("2\n{}\n{}/build\n/proc/1\n/proc/2\n", uid, root_);
+    EXPECT_EQ(outcome.output.substr(0, start.size()), start);
+    EXPECT_NE(outcome.output.find("/usr\n"), std::string::npos);
+}
+
+TEST_F(SandboxTest, unsandboxedBuildHasNoRights) {
+    Outcome outcome = run(plainShell("busybox grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status; busybox chmod u+s ../build"));
+    EXPECT_EQ(outcome.output, "CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nNoNewPrivs:\t1\n"
+                              "chmod: ../build: Operation not permitted\n");
+}
+
+TEST_F(SandboxTest, largeNumbersOfInputsWork) {
+    SandboxSpec spec = shell("busybox ls /nix/store | busybox wc -l");
+    for (int i = 0; i < 2000; i++) {
+        std::string name = "input-" + std::to_string(i);
+        fs::create_directory(root_ + "/store/" + name);
+        addInput(spec, name);
+    }
+    Outcome outcome = run(spec);
+    EXPECT_BUILDS(outcome);
+    EXPECT_EQ(outcome.output, "2000\n");
+}
+
+TEST_F(SandboxTest, personalityFixesAddressesAndThe32BitMachine) {
+    SandboxSpec spec = shell("busybox cat /proc/self/personality; busybox uname -m");
+    spec.linux32 = true;
+    Outcome outcome = run(spec);
+    EXPECT_EQ(outcome.output, "00040008\ni686\n");
+}
+
+TEST_F(SandboxTest, hostCanMakeSandboxes) {
+    EXPECT_NO_THROW(checkSandboxSupport(initProgram(), true));
+    EXPECT_NO_THROW(checkSandboxSupport(initProgram(), false));
+}
+
+TEST(SandboxSupportTest, maskedProcIsExplained) {
+    BuilderResult result;
+    result.kind = Kind::setupFailed;
+    result.step = sandbox::Step::mountProc;
+    result.path = "/proc";
+    result.error = EPERM;
+    std::string text = result.describe();
+    EXPECT_EQ(text.find("could not be set up: mounting the process file system '/proc': Operation not permitted. "), 0u);
+    EXPECT_NE(text.find("container"), std::string::npos);
+}
+
+TEST(SandboxPathTest, wordsAreUnderstood) {
+    SandboxPath plain = parseSandboxPath("/usr");
+    EXPECT_EQ(plain.target, "/usr");
+    EXPECT_EQ(plain.source, "/usr");
+    EXPECT_FALSE(plain.optional);
+    SandboxPath full = parseSandboxPath("/bin/sh=/usr/bin/busybox?");
+    EXPECT_EQ(full.target, "/bin/sh");
+    EXPECT_EQ(full.source, "/usr/bin/busybox");
+    EXPECT_TRUE(full.optional);
+}
+
+TEST(SandboxPathTest, pathsThatLeadElsewhereAreRefused) {
+    for (const char *word : {"", "?", "relative", "/a/../b", "/a/./b", "/a//b", "/", "/a=b", "=/a", "/a=/b/../c"}) {
+        EXPECT_THROW(parseSandboxPath(word), Error) << word;
+    }
+}
+
+} // namespace
+} // namespace firn
