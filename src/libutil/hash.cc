@@ -150,11 +150,13 @@ Hash Hash::parse(std::string_view text, std::optional<HashAlgorithm> expected) {
         throw Error(ErrorKind::badInput, "the hash {} does not say its algorithm", quoteForDisplay(text));
     }
     std::optional<Encoding> encoding = encodingByLength(parts.digits.size(), hashSize(*algorithm));
-    if (!encoding || (parts.sri && *encoding != Encoding::base64)) {
+    bool fits = encoding && (!parts.sri || *encoding == Encoding::base64);
+    std::string digest = fits ? decode(*encoding, parts.digits) : "";
+    if (digest.size() != hashSize(*algorithm)) { // also base-64 without the padding that belongs there
         throw Error(ErrorKind::badInput, "the hash {} has the wrong length for {}", quoteForDisplay(text),
                     hashAlgorithmName(*algorithm));
     }
-    return Hash(*algorithm, decode(*encoding, parts.digits));
+    return Hash(*algorithm, digest);
 }
 
 struct HashSink::Context {

@@ -50,8 +50,9 @@ enum OpFlags : uint32_t {
     opOptional = 8,  ///< a source that does not exist is passed over
     opFollow = 16,   ///< follow a symlink at the end of the source path; else a symlink is made anew, not mounted
     opEarly = 32,    ///< clone the source before entering the user namespace, with the daemon's own rights (root only)
+    opEarlyIfRoom = 64, ///< likewise while there are descriptors left; beyond that the build user must reach it
 };
-constexpr uint32_t allOpFlags = 63;
+constexpr uint32_t allOpFlags = 127;
 
 struct SetupOp {
     OpKind kind = OpKind::directory;

@@ -10,8 +10,11 @@ namespace firn::sandbox {
 /// this process's own at the same time. Fails the set-up when the kernel has no close_range.
 void closeAllBut(unsigned first, std::initializer_list<int> kept);
 
-/// Raises the soft limit of open descriptors as far as it goes and gives back what it was: detached mounts cost one
-/// each until they are attached.
-struct rlimit allowManyDescriptors();
+/// Raises the soft limit of open descriptors as far as it goes: detached mounts cost one each until they are attached.
+struct DescriptorLimits {
+    struct rlimit before;
+    rlim_t now;
+};
+DescriptorLimits allowManyDescriptors();
 
 } // namespace firn::sandbox

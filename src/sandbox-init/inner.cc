@@ -43,6 +43,9 @@ void becomeUser(const Description &d) {
     check(static_cast<int>(syscall(SYS_setresuid, d.insideUid, d.insideUid, d.insideUid)), Step::becomeUser, "user");
 }
 
+/// The builder has our user id: it must not trace us or open our descriptors. A change of user may undo this.
+void hideFromBuilder() { check(prctl(PR_SET_DUMPABLE, 0), Step::becomeUser, "dumpable"); }
+
 /// A change of user clears the death signal, so this comes after it. When the outer process died before, the gate's
 /// write end is closed.
 void dieWithOuter(int gate) {
@@ -215,11 +218,10 @@ uint64_t microseconds(const struct timeval &time) {
 void runInner(const Description &description, std::vector<OpenSource> &early, int gate,
               const struct rlimit &descriptors) {
     awaitMapping(gate);
-    // The builder has our user id: it must not trace us or open our descriptors.
-    check(prctl(PR_SET_DUMPABLE, 0), Step::becomeUser, "dumpable");
     if (description.userNamespace) {
         becomeUser(description);
     }
+    hideFromBuilder();
     dieWithOuter(gate);
     setUpFileSystem(description, early);
     setNames(description);
@@ -227,6 +229,7 @@ void runInner(const Description &description, std::vector<OpenSource> &early, in
         raiseLoopback();
     }
     becomeUnprivileged(description);
+    hideFromBuilder();
     dieWithOuter(gate);
 
     pid_t builder = check(fork(), Step::forkBuilder);

@@ -97,8 +97,8 @@ void mapUsers(pid_t inner, const Description &description) {
 void runOuter(Description description) {
     dieWithDaemon(description);
     setGroups(description);
-    struct rlimit descriptors = allowManyDescriptors();
-    std::vector<OpenSource> early = openEarlySources(description);
+    DescriptorLimits descriptors = allowManyDescriptors();
+    std::vector<OpenSource> early = openEarlySources(description, descriptors.now);
 
     sigset_t awaited;
     sigemptyset(&awaited);
@@ -111,7 +111,7 @@ void runOuter(Description description) {
     pid_t inner = check(forkInto(namespacesOf(description)), Step::enterNamespaces);
     if (inner == 0) {
         close(gate[1]);
-        runInner(description, early, gate[0], descriptors);
+        runInner(description, early, gate[0], descriptors.before);
     }
     if (description.userNamespace) {
         mapUsers(inner, description);

@@ -95,16 +95,21 @@ OpenSource openSource(const SetupOp &op) {
     return source;
 }
 
-std::vector<OpenSource> openEarlySources(Description &description) {
+std::vector<OpenSource> openEarlySources(Description &description, size_t descriptors) {
     std::vector<OpenSource> sources(description.ops.size());
+    // Some are for the rest of the set-up, and sources that only the daemon can open come first.
+    size_t room = descriptors > 128 ? descriptors - 128 : 0;
+    for (uint32_t flag : {uint32_t{opEarly}, uint32_t{opEarlyIfRoom}}) {
+        for (size_t i = 0; i < sources.size() && description.privileged && room > 0; i++) {
+            if (description.ops[i].flags & flag) {
+                sources[i] = openSource(description.ops[i]);
+                room -= sources[i].fd >= 0 ? 1 : 0;
+            }
+        }
+    }
     for (size_t i = 0; i < sources.size(); i++) {
         SetupOp &op = description.ops[i];
-        if (op.kind != OpKind::bind) {
-            continue;
-        }
-        if (description.privileged && (op.flags & opEarly)) {
-            sources[i] = openSource(op);
-        } else if (op.source == SourceKind::descriptor) {
+        if (op.source == SourceKind::descriptor && sources[i].fd < 0) {
             op.sourcePath = pathOfDescriptor(op);
         }
     }

@@ -23,6 +23,8 @@ OpenSource openSource(const SetupOp &op);
 /// The sources that only the daemon's own rights can open, before those are given up; the others stay at -1.
 /// Descriptors without those rights are turned into the paths that name them now: a clone of a descriptor's mount is
 /// refused once we are in another mount namespace, so it is opened again there and compared.
-std::vector<OpenSource> openEarlySources(Description &description);
+///
+/// `descriptors` is how many may be open at once.
+std::vector<OpenSource> openEarlySources(Description &description, size_t descriptors);
 
 } // namespace firn::sandbox

@@ -12,7 +12,7 @@
 using namespace firn;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static const StoreDir store("/nix/store");
+    static const StoreDir store("/tmp/firn-vectors/store"); // as in the corpus
     Derivation drv;
     try {
         drv = parseDerivation(store, {reinterpret_cast<const char *>(data), size}, "fuzz");

@@ -100,7 +100,7 @@ BuilderProcess::BuilderProcess(pid_t pid, UniqueFd status) : pid_(pid), status_(
 
 BuilderProcess::BuilderProcess(BuilderProcess &&other) noexcept
     : pid_(std::exchange(other.pid_, -1)), status_(std::move(other.status_)),
-      received_(std::move(other.received_)), result_(std::move(other.result_)) {}
+      received_(std::move(other.received_)), result_(std::move(other.result_)), killed_(other.killed_) {}
 
 BuilderProcess::~BuilderProcess() {
     if (pid_ != -1) {
@@ -114,6 +114,7 @@ void BuilderProcess::kill() {
     // waits for it; killing the supervisor itself would lose that wait.
     if (pid_ != -1) {
         ::kill(pid_, SIGTERM);
+        killed_ = true;
     }
 }
 
@@ -148,6 +149,11 @@ void BuilderProcess::finish() {
     if (!result_) {
         result_.emplace();
         result_->path = describeStatus(status);
+    }
+    if (killed_ && result_->kind == Kind::lost) {
+        // Before it was ready to pass the end on: then nothing had started either.
+        result_->kind = Kind::signaled;
+        result_->signal = SIGKILL;
     }
 }
 

@@ -72,6 +72,7 @@ class BuilderProcess {
     UniqueFd status_;
     std::string received_;
     std::optional<BuilderResult> result_;
+    bool killed_ = false;
 };
 
 /// A builder without any confinement beside its user id.

@@ -58,7 +58,9 @@ class ArchiveHashes : public Sink {
 class OutputScanner : public OutputNarWriter {
   public:
     OutputScanner(const OutputTree &tree, const ScanOptions &options, ArchiveHashes &hashes)
-        : OutputNarWriter(tree, hashes), options_(options), hashes_(hashes),
+        : OutputNarWriter(tree, hashes),
+          options_(options),
+          hashes_(hashes),
           scanner_(*options.parts, [this](const PartHit &hit) { noteContents(hit); }) {
         result_.found.resize(options.parts->size());
         if (options.contentsHash) {
@@ -92,7 +94,7 @@ class OutputScanner : public OutputNarWriter {
     uint64_t takenUntil_ = 0; ///< end of the last occurrence in it that may be rewritten
     size_t kept_ = 0;         ///< occurrences in all contents
 
-    OpenedDirectory renewing_; ///< where files were put on new inodes
+    UnlockedDirectories renewing_; ///< where files were put on new inodes
     std::optional<ReplacementFile> replacement_;
     bool copying_ = false; ///< what is read has to be written to the replacement
 };
@@ -157,7 +159,7 @@ UniqueFd OutputScanner::openContents(int dir, uint32_t node) {
         return fd;
     }
     if (node != 0) {
-        renewing_.open(dir, file.parent);
+        renewing_.unlock(dir, file.parent);
     }
     replacement_.emplace(dir, tree_, node);
     copying_ = !replacement_->cloneFrom(fd.get());
@@ -182,7 +184,7 @@ void OutputScanner::closeContents(int, uint32_t) {
 }
 
 void OutputScanner::leaveDirectory(int self, uint32_t node) {
-    renewing_.close(self, node);
+    renewing_.lock(self, node);
     OutputNarWriter::leaveDirectory(self, node);
 }
 

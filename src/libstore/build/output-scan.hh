@@ -44,8 +44,8 @@ struct ScanResult {
 /// Reads every file of the output once. `dir` holds the tree's root.
 ScanResult scanOutput(int dir, const OutputTree &tree, const ScanOptions &options);
 
-/// Whether a part that is found here may be rewritten, given where the last one that may be ends: keeps `end`.
-/// Scanning and rewriting must decide alike.
+/// Whether a part that is found here may be rewritten, given where the last one that may be ends: keeps
+/// `end`. Scanning and rewriting must decide alike.
 bool takeHit(const PartHit &hit, const std::vector<bool> &rewritable, uint64_t &end);
 
 } // namespace firn

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "libstore/build/register-outputs.hh"
-#include "libstore/store/extended-attributes.hh"
+#include "libstore/store/xattrs.hh"
 #include "libutil/directory-stack.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
@@ -40,10 +40,27 @@ const char *typeName(mode_t mode) {
     }
 }
 
+/// Returns whether there was any to remove: then the mode may have changed and has to be set anew.
+bool dropXattrs(int fd, const struct stat &st, const std::set<std::string> &ignored) {
+    bool removed = false;
+    for (const std::string &xattr : listXattrs(fd)) {
+        if (ignored.contains(xattr)) {
+            continue;
+        }
+        // Only who may write a file may remove its user attributes.
+        if (!removed && (st.st_mode & 0200) == 0 && fchmod(fd, (st.st_mode & 0777) | 0200) != 0) {
+            throwErrno("making it writable");
+        }
+        removeXattr(fd, xattr);
+        removed = true;
+    }
+    return removed;
+}
+
 /// Owner, group, mode, time and extended attributes as a store has them. No system call where all is well
 /// already, but for the attributes.
 void setCanonical(int fd, const struct stat &st, const std::set<std::string> &ignoredAcls) {
-    bool stripped = removeExtendedAttributes(fd, st, ignoredAcls);
+    bool stripped = dropXattrs(fd, st, ignoredAcls);
     bool owned = st.st_uid == geteuid() && st.st_gid == getegid();
     if (!owned && fchown(fd, geteuid(), getegid()) != 0) {
         throwErrno("changing the owner");
@@ -195,9 +212,10 @@ void Collector::checkOwner(const struct stat &st, uint32_t node) const {
     }
     // Another name of what was made ours a moment ago is fine.
     if (S_ISDIR(st.st_mode) || st.st_uid != geteuid() || !links_.wasSeen(st)) {
-        reject(fmt::format("invalid ownership on file '{}': it belongs to uid {}, the build ran as {}; rejecting "
-                           "this build output",
-                           display(node), st.st_uid, options_.builderUid));
+        reject(fmt::format(
+            "invalid ownership on file '{}': it belongs to uid {}, the build ran as {}; rejecting "
+            "this build output",
+            display(node), st.st_uid, options_.builderUid));
     }
 }
 
@@ -236,12 +254,16 @@ void Collector::collectSymlink(uint32_t node, const struct stat &st) {
     if (st.st_nlink > 1) {
         links_.add(st);
     }
+    for (const std::string &xattr : listLinkXattrs(dir, link.name)) {
+        if (!options_.ignoredAcls.contains(xattr)) {
+            removeLinkXattr(dir, link.name, xattr);
+        }
+    }
     bool owned = st.st_uid == geteuid() && st.st_gid == getegid();
     if (!owned && fchownat(dir, link.name.c_str(), geteuid(), getegid(), AT_SYMLINK_NOFOLLOW) != 0) {
         throwErrno("changing the owner of '{}'", display(node));
     }
-    if (st.st_mtime != 1 &&
-        utimensat(dir, link.name.c_str(), canonicalTimes, AT_SYMLINK_NOFOLLOW) != 0) {
+    if (st.st_mtime != 1 && utimensat(dir, link.name.c_str(), canonicalTimes, AT_SYMLINK_NOFOLLOW) != 0) {
         throwErrno("changing the modification time of '{}'", display(node));
     }
 }

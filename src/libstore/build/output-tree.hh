@@ -68,10 +68,10 @@ class LinkCounts {
 };
 
 struct CollectOptions {
-    std::string displayPath;                    ///< for messages: what the builder knew the output as
-    std::string outputName;                     ///< for messages
-    uid_t builderUid = static_cast<uid_t>(-1);  ///< owner that everything must have; −1: not checked
-    std::set<std::string> ignoredAcls;          ///< extended attributes that may stay
+    std::string displayPath;                   ///< for messages: what the builder knew the output as
+    std::string outputName;                    ///< for messages
+    uid_t builderUid = static_cast<uid_t>(-1); ///< owner that everything must have; −1: not checked
+    std::set<std::string> ignoredAcls;         ///< extended attributes that may stay
 };
 
 /// Reads the tree of entry `name` in `dir` and makes it canonical on the way: every object belongs to us, has

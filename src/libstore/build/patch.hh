@@ -26,8 +26,8 @@ struct FilePatches {
     bool everywhere = false;
 };
 
-/// Sorts `further` into `patches`, contents of a file of `size` bytes. Throws ErrorKind::refused where a patch
-/// is empty, of another place, reaches beyond the file or overlaps another. `path` is for the message.
+/// Sorts `further` into `patches`, contents of a file of `size` bytes. Throws ErrorKind::refused where a
+/// patch is empty, of another place, reaches beyond the file or overlaps another. `path` is for the message.
 void mergePatches(std::vector<Patch> &patches, std::vector<Patch> further, uint64_t size,
                   const std::string &path);
 

@@ -36,12 +36,12 @@ class PipelinedSink : public Sink {
     std::string block_; ///< being filled
 
     std::thread thread_;
-    std::mutex mutex_;                  ///< guards what follows
-    std::condition_variable changed_;   ///< on every change of it
-    std::deque<std::string> full_;      ///< to be passed on
-    std::deque<std::string> empty_;     ///< to be used again
-    bool ended_ = false;                ///< nothing more will come
-    std::exception_ptr failure_;        ///< of the other sink
+    std::mutex mutex_;                ///< guards what follows
+    std::condition_variable changed_; ///< on every change of it
+    std::deque<std::string> full_;    ///< to be passed on
+    std::deque<std::string> empty_;   ///< to be used again
+    bool ended_ = false;              ///< nothing more will come
+    std::exception_ptr failure_;      ///< of the other sink
 };
 
 } // namespace firn

@@ -21,7 +21,9 @@ constexpr DigitTable makeDigitTable() {
 
 constexpr DigitTable digitTable = makeDigitTable();
 
-inline bool isDigit(char c) { return digitTable[static_cast<unsigned char>(c)]; }
+inline bool isDigit(char c) {
+    return digitTable[static_cast<unsigned char>(c)];
+}
 
 /// Where to look for a hash part in a table of 2^n slots. Eight digits hold 40 of its 160 bits: plenty.
 inline size_t slotOf(const char *text, size_t mask) {

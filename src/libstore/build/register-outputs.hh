@@ -25,8 +25,9 @@ struct RegistrationRequest {
     const Derivation *derivation = nullptr; ///< or BasicDerivation's content with no input derivations
     StorePath drvPath;
     std::map<std::string, ScratchOutput> outputs; ///< by output name: those to be registered
-    /// Directory that holds the scratch outputs under their base names: the sandbox's store directory, or the
-    /// store itself.
+    /// Directory that holds the scratch outputs under their base names: the sandbox's store directory (on the
+    /// store's file system and reached through the same mount, so that outputs can be moved out of it by
+    /// renaming), or the store itself.
     int scratchDir = -1;
     /// Paths the outputs may refer to: the closure of the inputs. Hash parts of these and of the outputs are
     /// scanned for.
@@ -42,13 +43,22 @@ struct RegistrationRequest {
 };
 
 /// Called in the `repair` phase with every file that a rewrite touches, per output: may answer with further
-/// patches (page hashes). `dir` is the output's parent directory, `name` the scratch entry.
+/// patches (page hashes) of the contents of these files. `dir` is the output's parent directory, `name` the
+/// scratch entry; the files on disk are still as the builder left them. A file that is patched `everywhere`
+/// comes without a list of its rewrites.
 using RepairHook = std::function<std::vector<FilePatches>(int dir, const std::string &name,
                                                           const std::vector<FilePatches> &touched)>;
 
 /// Collect, scan, order, decide, repair, apply, verify, hash, check, register: see doc/architecture.md. On
-/// success all outputs are valid in one transaction and their infos returned by name; on failure the store is
-/// as it was and an Error is thrown (BuildFailure with a status).
+/// success all outputs are valid in one transaction, nothing of the request is left in the scratch directory,
+/// and their infos are returned by name. On failure the store is as it was, the scratch outputs are left for
+/// the caller to keep or to remove, and an Error is thrown (BuildFailure with a status).
+///
+/// The caller holds the locks of the final paths, has made them and the scratch paths temporary roots, and
+/// has seen every process of the build die.
+///
+/// normal: outputs that are valid already stay as they are; check: all are compared with the valid ones,
+/// which are returned, and nothing changes; repair: all take the place of what is there.
 std::map<std::string, PathInfo> registerOutputs(LocalStore &store, Logger &logger,
                                                 const RegistrationRequest &request, const RepairHook &repair);
 

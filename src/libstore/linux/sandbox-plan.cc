@@ -59,12 +59,12 @@ class Plan {
         op.mode = mode;
         op.data = options;
     }
-    /// `early` needs the daemon's rights, if it has any: a leased user may not reach the source.
-    void bindPath(const std::string &target, const std::string &source, uint32_t flags, bool early) {
+    /// With the daemon's rights, if it has any: a leased user may not reach the source.
+    void bindPath(const std::string &target, const std::string &source, uint32_t flags, uint32_t early = opEarly) {
         SetupOp &op = place(OpKind::bind, target);
         op.source = SourceKind::path;
         op.sourcePath = source;
-        op.flags = flags | (early && privileged_ ? uint32_t{opEarly} : 0);
+        op.flags = flags | (privileged_ ? early : 0);
     }
     void bindDescriptor(const std::string &target, int fd, bool isMount, uint32_t flags) {
         SetupOp &op = place(OpKind::bind, target);
@@ -103,10 +103,10 @@ class Plan {
 void planDevices(Plan &plan, const SandboxSpec &spec) {
     for (const char *device : {"full", "null", "random", "tty", "urandom", "zero"}) {
         std::string path = std::string("/dev/") + device;
-        plan.bindPath(path, path, opFollow, true);
+        plan.bindPath(path, path, opFollow);
     }
     if (spec.kvm) {
-        plan.bindPath("/dev/kvm", "/dev/kvm", opFollow, true);
+        plan.bindPath("/dev/kvm", "/dev/kvm", opFollow);
     }
     plan.mount(OpKind::devpts, "/dev/pts", 0755, "newinstance,mode=0620,ptmxmode=0666");
     plan.symlink("/dev/ptmx", "pts/ptmx");
@@ -137,7 +137,7 @@ void planNetwork(Plan &plan, const SandboxSpec &spec) {
     }
     plan.file("/etc/nsswitch.conf", "hosts: files dns\nservices: files\n");
     for (const char *path : {"/etc/resolv.conf", "/etc/services", "/etc/hosts"}) {
-        plan.bindPath(path, path, opFollow | opOptional | opReadOnly | opNoDev, true);
+        plan.bindPath(path, path, opFollow | opOptional | opReadOnly | opNoDev);
     }
 }
 
@@ -145,8 +145,7 @@ void planStore(Plan &plan, const SandboxSpec &spec) {
     plan.bindDescriptor(spec.storeDir, spec.scratchStore, false, opNoDev);
     for (const SandboxInput &input : spec.inputs) {
         requirePlainPath(input.source, "the input");
-        // Everybody may read the store, so these need no early descriptor each.
-        plan.bindPath(input.path, input.source, opReadOnly | opNoDev, false);
+        plan.bindPath(input.path, input.source, opReadOnly | opNoDev, opEarlyIfRoom);
     }
 }
 
@@ -157,7 +156,7 @@ void planSandboxPaths(Plan &plan, std::vector<SandboxPath> paths) {
         requirePlainPath(path.source, "the source of a sandbox path");
         // Devices stay usable (/dev/dri is a customary one), and what is mounted below comes along.
         uint32_t flags = opFollow | opRecursive | (path.optional ? uint32_t{opOptional} : 0);
-        plan.bindPath(path.target, path.source, flags, true);
+        plan.bindPath(path.target, path.source, flags);
     }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -55,6 +56,10 @@ class LocalStore : public DerivationReader {
     /// Descriptor of the store directory.
     int storeFd() const;
 
+    /// Makes `profiles/per-user/<user>` and `gcroots/per-user/<user>`, owned by the user, as stock Nix does for
+    /// everybody who connects.
+    void createUser(const std::string &user, uid_t uid, gid_t gid);
+
     // ---- queries
     bool isValidPath(const StorePath &path);
     std::optional<PathInfo> tryQueryPathInfo(const StorePath &path);
@@ -71,8 +76,13 @@ class LocalStore : public DerivationReader {
     StorePathSet computeClosure(const StorePathSet &paths);
     /// Sorted so that references come before what refers to them. Throws on cycles.
     std::vector<StorePath> topologicallySorted(const StorePathSet &paths);
+    /// The same for any set with its references given by a function (of paths that are not valid yet).
+    std::vector<StorePath> sortByReferences(const StorePathSet &paths,
+                                            const std::function<StorePathSet(const StorePath &)> &references);
     /// The derivation in a valid .drv path.
     Derivation readDerivation(const StorePath &drvPath) override;
+    /// The derivation in a .drv file that lies in the store, valid or not.
+    Derivation readDerivationFile(const StorePath &drvPath);
 
     // ---- adding
     /// A dump (NAR for `nar` and `git`, plain bytes for `flat` and `text`) as a content-addressed path.
@@ -128,8 +138,12 @@ class LocalStore : public DerivationReader {
     void addBuildLog(const StorePath &drvPath, Source &log);
     std::optional<std::string> buildLog(const StorePath &drvPath);
 
-  private:
+    /// For this directory's own files.
     struct Impl;
+
+  private:
+    void registerDerivationOutputs(const StorePath &drvPath);
+
     std::unique_ptr<Impl> impl_;
 };
 

@@ -1,0 +1,81 @@
+#pragma once
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "libstore/build/output-scan.hh"
+#include "libstore/build/output-tree.hh"
+#include "libstore/build/patch.hh"
+#include "libstore/build/reference-scanner.hh"
+
+// Changing what lies in an output. No byte of an existing inode is ever written: a changed file is a new one,
+// complete and canonical before it takes the old one's name. So hard links and descriptors that others hold
+// keep what they had.
+
+namespace firn {
+
+/// A new file that is to take the place of a regular file of an output. If it is not committed it vanishes.
+class ReplacementFile {
+  public:
+    /// `dir` is the file's directory, which must be writable and stay open; `tree` must outlive it.
+    ReplacementFile(int dir, const OutputTree &tree, uint32_t node);
+    ~ReplacementFile();
+    ReplacementFile(const ReplacementFile &) = delete;
+    ReplacementFile &operator=(const ReplacementFile &) = delete;
+
+    /// Shares all data of another file where the file system can (reflink); returns whether it could.
+    bool cloneFrom(int fd);
+    void write(std::string_view bytes); ///< behind what was written before
+    void writeAt(std::string_view bytes, uint64_t offset);
+    /// Another descriptor, to read it from its start.
+    UniqueFd reopen() const;
+    /// Makes it canonical and gives it the old file's name.
+    void commit();
+
+    /// Name under which the replacement of a root is made, beside it. (Members' are made inside the output.)
+    static std::string rootTemporary(const std::string &rootName);
+
+  private:
+    int dir_;
+    std::string name_;
+    bool executable_;
+    std::string temporary_; ///< empty once committed
+    UniqueFd fd_;
+};
+
+/// Directories of a canonical output that had to be made writable for a while.
+class UnlockedDirectories {
+  public:
+    /// `self` is the directory itself, `node` its number. Once is enough.
+    void unlock(int self, uint32_t node);
+    /// Makes it canonical again if it was unlocked. Must be called before the walk leaves it.
+    void lock(int self, uint32_t node);
+
+  private:
+    std::set<uint32_t> unlocked_;
+};
+
+/// What has to change in one object.
+struct NodePatches {
+    uint32_t node;
+    std::vector<Patch> contents, target, name; ///< each ascending and not overlapping
+    bool everywhere = false;                   ///< look for `Rewrites` in the contents as well
+};
+
+/// Which parts become which.
+struct Rewrites {
+    const HashPartSet *parts = nullptr;
+    std::vector<bool> rewritable;          ///< by number of the part, as when scanning
+    std::vector<std::string> replacements; ///< by number of the part; as long as the part
+};
+
+/// Writes the patches of all `changes` (in the order of the scan): contents to new inodes (cloned where the
+/// file system can), targets to new symlinks, names by renaming. Other files stay as they are. `tree`
+/// follows: names, targets, and the order of children. Throws ErrorKind::refused where two entries of a
+/// directory would get the same name, or where a patch of an `everywhere` file overlaps a rewrite. Memory
+/// does not depend on the size of files.
+void applyPatches(int dir, OutputTree &tree, const std::vector<NodePatches> &changes,
+                  const Rewrites &rewrites);
+
+} // namespace firn

@@ -1,0 +1,106 @@
+#include "libstore/build/output-placement.hh"
+
+#include <cstdio>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "libstore/store/local-store.hh"
+#include "libutil/error.hh"
+#include "libutil/files.hh"
+
+namespace firn {
+
+bool isSameDirectory(int a, int b) {
+    struct stat first, second;
+    if (fstat(a, &first) != 0 || fstat(b, &second) != 0) {
+        throwErrno("looking at the directory of scratch outputs");
+    }
+    return first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
+void moveOutput(int fromDir, const std::string &from, int toDir, const std::string &to) {
+    if (renameat(fromDir, from.c_str(), toDir, to.c_str()) == 0) {
+        return;
+    }
+    if (errno != EACCES) {
+        throwErrno("moving the output '{}' to '{}'", from, to);
+    }
+    // A directory that changes its parent has its ".." rewritten: its owner must be allowed to write it.
+    UniqueFd root = openDirectoryAt(fromDir, from);
+    if (fchmod(root.get(), 0755) != 0 || renameat(fromDir, from.c_str(), toDir, to.c_str()) != 0 ||
+        fchmod(root.get(), 0555) != 0) {
+        throwErrno("moving the output '{}' to '{}'", from, to);
+    }
+}
+
+OutputPlacement::~OutputPlacement() {
+    for (auto move = moves_.rbegin(); move != moves_.rend(); ++move) {
+        try {
+            undo(*move);
+        } catch (const Error &e) {
+            store_.logger().warn(
+                fmt::format("undoing the registration of '{}': {}", move->final, e.message()));
+        }
+    }
+}
+
+void OutputPlacement::undo(const Move &move) {
+    if (existsAt(store_.storeFd(), move.final)) {
+        moveOutput(store_.storeFd(), move.final, move.dir, move.name);
+    }
+    if (!move.aside.empty()) {
+        moveOutput(store_.storeFd(), move.aside, store_.storeFd(), move.final);
+    }
+}
+
+void OutputPlacement::place(int dir, const std::string &name, const StorePath &path) {
+    if (name == path.baseName() && isSameDirectory(dir, store_.storeFd())) {
+        return;
+    }
+    Move move{dir, name, path.baseName(), {}};
+    clear(path, move);
+    try {
+        moveOutput(dir, name, store_.storeFd(), path.baseName());
+    } catch (...) {
+        if (!move.aside.empty()) {
+            moves_.push_back(move);
+        }
+        throw;
+    }
+    moves_.push_back(move);
+}
+
+/// Makes room at the final path.
+void OutputPlacement::clear(const StorePath &path, Move &move) {
+    if (!store_.isValidPath(path)) {
+        removeTree(store_.storeFd(), path.baseName());
+        return;
+    }
+    if (!existsAt(store_.storeFd(), path.baseName())) {
+        return;
+    }
+    StorePath aside(std::string(path.hashPart()) + "-firn-replaced");
+    store_.addTempRoot(aside); // or a collection might take it
+    removeTree(store_.storeFd(), aside.baseName());
+    moveOutput(store_.storeFd(), path.baseName(), store_.storeFd(), aside.baseName());
+    move.aside = aside.baseName();
+}
+
+void OutputPlacement::commit() {
+    std::vector<Move> moves = std::move(moves_);
+    moves_.clear();
+    for (const Move &move : moves) {
+        if (move.aside.empty()) {
+            continue;
+        }
+        try {
+            removeTree(store_.storeFd(), move.aside);
+        } catch (const Error &e) {
+            // What matters is registered; a collection removes the rest.
+            store_.logger().warn(fmt::format("removing what '{}' replaced: {}", move.final, e.message()));
+        }
+    }
+}
+
+} // namespace firn

@@ -1,0 +1,682 @@
+#include "libstore/build/register-outputs.hh"
+
+#include <algorithm>
+#include <ctime>
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "libstore/build/output-checks.hh"
+#include "libstore/build/output-copy.hh"
+#include "libstore/build/output-nar.hh"
+#include "libstore/build/output-placement.hh"
+#include "libstore/build/output-scan.hh"
+#include "libstore/build/output-tree.hh"
+#include "libstore/model/derivation-options.hh"
+#include "libutil/files.hh"
+
+// What a builder leaves is only a claim. Between it and a row in the database stand the phases below; each
+// takes what the ones before made, and none but the last changes anything outside the scratch directory.
+
+namespace firn {
+
+namespace {
+
+using Status = BuildResult::Status;
+using Infos = std::map<std::string, PathInfo>;
+
+/// One output on its way through the phases.
+struct NewOutput {
+    std::string name;
+    const ScratchOutput *scratch;
+    const DerivationOutput *specification;
+    OutputTree tree;                                 // collect
+    ScanResult scan;                                 // scan
+    std::vector<NodePatches> changes;                // decide, repair
+    HashAndSize nar{Hash(HashAlgorithm::sha256), 0}; // hash
+};
+using NewOutputs = std::vector<NewOutput>;
+
+/// The hash parts that are looked for, and what each stands for.
+struct ScanTargets {
+    HashPartSet parts;
+    std::vector<StorePath> paths; ///< by number of the part: scratch path, final path or input
+    std::vector<bool> rewritable; ///< by number of the part
+
+    uint32_t add(const StorePath &path, bool mayBeRewritten);
+};
+
+/// Final paths of all outputs of the request, by scratch path; and what that means for the bytes.
+struct Decision {
+    std::map<std::string, StorePath> finalPaths; ///< by output name
+    std::map<StorePath, StorePath> finalByScratch;
+    Rewrites rewrites;
+};
+
+struct Context {
+    LocalStore &store;
+    Logger &logger;
+    const RegistrationRequest &request;
+    std::string drv = store.dir().print(request.drvPath); ///< for messages
+    bool scratchInStore = isSameDirectory(request.scratchDir, store.storeFd());
+
+    std::string print(const StorePath &path) const { return store.dir().print(path); }
+    const StorePath &scratchPath(const std::string &name) const {
+        return request.outputs.at(name).scratchPath;
+    }
+};
+
+[[noreturn]] void reject(const std::string &message) {
+    throw BuildFailure(Status::outputRejected, message);
+}
+
+uint32_t ScanTargets::add(const StorePath &path, bool mayBeRewritten) {
+    uint32_t part = parts.add(path.hashPart());
+    if (part == paths.size()) {
+        paths.push_back(path);
+        rewritable.push_back(mayBeRewritten);
+    }
+    return part;
+}
+
+// ---- collect
+
+/// Outputs that stay as they are: valid already, and nobody wants them anew.
+Infos alreadyValidOutputs(const Context &context) {
+    Infos infos;
+    if (context.request.mode != BuildMode::normal) {
+        return infos;
+    }
+    for (const auto &[name, output] : context.request.outputs) {
+        if (!output.finalPath) {
+            continue;
+        }
+        if (auto info = context.store.tryQueryPathInfo(*output.finalPath)) {
+            infos.emplace(name, *info);
+        }
+    }
+    return infos;
+}
+
+void requireOutput(const Context &context, const std::string &name) {
+    const StorePath &path = context.scratchPath(name);
+    if (!existsAt(context.request.scratchDir, path.baseName())) {
+        reject(fmt::format("builder for '{}' failed to produce output path for output '{}' at '{}'",
+                           context.drv, name, context.print(path)));
+    }
+}
+
+NewOutput collectOne(const Context &context, const std::string &name, LinkCounts &links) {
+    const ScratchOutput &scratch = context.request.outputs.at(name);
+    CollectOptions options{context.print(scratch.scratchPath), name, context.request.builderUid,
+                           context.store.settings().ignoredAcls};
+    OutputTree tree =
+        collectOutput(context.request.scratchDir, scratch.scratchPath.baseName(), options, links);
+    const auto &specifications = context.request.derivation->outputs;
+    return {name, &scratch, &specifications.at(name), std::move(tree), {}, {}};
+}
+
+/// From here on everything is canonical and belongs to us.
+NewOutputs collect(const Context &context, const Infos &alreadyValid) {
+    NewOutputs outputs;
+    LinkCounts links;
+    for (const auto &[name, output] : context.request.outputs) {
+        if (!alreadyValid.contains(name)) {
+            requireOutput(context, name);
+        }
+    }
+    for (const auto &[name, output] : context.request.outputs) {
+        if (!alreadyValid.contains(name)) {
+            outputs.push_back(collectOne(context, name, links));
+        }
+    }
+    for (NewOutput &output : outputs) {
+        links.markLinkedOutside(output.tree);
+    }
+    return outputs;
+}
+
+// ---- scan
+
+ScanTargets scanTargets(const Context &context) {
+    ScanTargets targets;
+    for (const auto &[name, output] : context.request.outputs) {
+        targets.add(output.scratchPath, output.finalPath != output.scratchPath);
+    }
+    for (const auto &[name, output] : context.request.outputs) {
+        if (output.finalPath) {
+            targets.add(*output.finalPath, false);
+        }
+    }
+    for (const StorePath &path : context.request.possibleReferences) {
+        targets.add(path, false);
+    }
+    return targets;
+}
+
+bool pathPromisesContent(const NewOutput &output) {
+    return !std::holds_alternative<InputAddressedOutput>(*output.specification) &&
+           !std::holds_alternative<DeferredOutput>(*output.specification);
+}
+
+ScanOptions scanOptions(const Context &context, const ScanTargets &targets, const NewOutput &output) {
+    ScanOptions options;
+    options.parts = &targets.parts;
+    options.rewritable = targets.rewritable;
+    options.renewFiles = context.request.copyFixedOutputs && pathPromisesContent(output);
+    if (const auto *fixed = std::get_if<FixedOutput>(output.specification)) {
+        HashAlgorithm algorithm = fixed->address.hash.algorithm();
+        if (fixed->address.method == ContentMethod::flat) {
+            options.contentsHash = algorithm;
+        } else if (algorithm != HashAlgorithm::sha256) {
+            options.archiveHash = algorithm;
+        }
+    }
+    return options;
+}
+
+/// A new root is made beside the old one: in the store, a collection must know of it.
+void protectRootTemporary(const Context &context, const NewOutput &output) {
+    if (context.scratchInStore && output.tree.root().type != OutputNode::Type::directory) {
+        context.store.addTempRoot(StorePath(ReplacementFile::rootTemporary(output.tree.root().name)));
+    }
+}
+
+void scan(const Context &context, const ScanTargets &targets, NewOutputs &outputs) {
+    for (NewOutput &output : outputs) {
+        protectRootTemporary(context, output);
+        output.scan =
+            scanOutput(context.request.scratchDir, output.tree, scanOptions(context, targets, output));
+    }
+}
+
+// ---- order
+
+/// Indices of the outputs that each output refers to, other than itself.
+std::vector<std::set<size_t>> outputReferences(const ScanTargets &targets, const NewOutputs &outputs) {
+    std::map<StorePath, size_t> indexOf;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+        indexOf.emplace(outputs[i].scratch->scratchPath, i);
+        if (outputs[i].scratch->finalPath) {
+            indexOf.emplace(*outputs[i].scratch->finalPath, i);
+        }
+    }
+    std::vector<std::set<size_t>> references(outputs.size());
+    for (size_t i = 0; i < outputs.size(); ++i) {
+        for (size_t part = 0; part < targets.paths.size(); ++part) {
+            auto found = indexOf.find(targets.paths[part]);
+            if (outputs[i].scan.found[part] && found != indexOf.end() && found->second != i) {
+                references[i].insert(found->second);
+            }
+        }
+    }
+    return references;
+}
+
+/// Goes from one reference to the next till it comes to a place where it was before.
+[[noreturn]] void rejectCycle(const Context &context, const NewOutputs &outputs,
+                              const std::vector<std::set<size_t>> &left, size_t start) {
+    std::set<size_t> seen;
+    size_t from = start;
+    while (seen.insert(from).second && !seen.contains(*left[from].begin())) {
+        from = *left[from].begin();
+    }
+    reject(fmt::format("cycle detected in build of '{}' in the references of output '{}' from output '{}'",
+                       context.drv, outputs[*left[from].begin()].name, outputs[from].name));
+}
+
+/// Outputs so that each comes after those it refers to.
+NewOutputs order(const Context &context, const ScanTargets &targets, NewOutputs outputs) {
+    std::vector<std::set<size_t>> left = outputReferences(targets, outputs);
+    std::vector<std::set<size_t>> referrers(outputs.size());
+    std::vector<size_t> ready;
+    for (size_t i = 0; i < left.size(); ++i) {
+        for (size_t reference : left[i]) {
+            referrers[reference].insert(i);
+        }
+        if (left[i].empty()) {
+            ready.push_back(i);
+        }
+    }
+    std::vector<bool> done(outputs.size());
+    NewOutputs ordered;
+    while (!ready.empty()) {
+        size_t next = ready.back();
+        ready.pop_back();
+        for (size_t referrer : referrers[next]) {
+            left[referrer].erase(next);
+            if (left[referrer].empty()) {
+                ready.push_back(referrer);
+            }
+        }
+        done[next] = true;
+        ordered.push_back(std::move(outputs[next]));
+    }
+    auto stuck = std::find(done.begin(), done.end(), false);
+    if (stuck != done.end()) {
+        rejectCycle(context, outputs, left, static_cast<size_t>(stuck - done.begin()));
+    }
+    return ordered;
+}
+
+// ---- decide
+
+/// An input-addressed or fixed output's path is known. A content-addressed one's will be computed here, from
+/// the archive with its self-references blanked; those it refers to come before it.
+StorePath decideFinalPath(const Context &context, const std::string &name, const ScratchOutput &output) {
+    if (output.finalPath) {
+        return *output.finalPath;
+    }
+    throw Error(ErrorKind::unsupported,
+                "output '{}' of '{}' is content-addressed or not known beforehand: Firn cannot register such "
+                "outputs yet",
+                name, context.drv);
+}
+
+std::vector<Patch> patchesFor(const std::vector<PartHit> &hits, Patch::Place place,
+                              const Rewrites &rewrites) {
+    std::vector<Patch> patches;
+    patches.reserve(hits.size());
+    for (const PartHit &hit : hits) {
+        patches.push_back({place, hit.offset, rewrites.replacements[hit.part]});
+    }
+    return patches;
+}
+
+std::vector<NodePatches> changesFor(const ScanResult &scan, const Rewrites &rewrites) {
+    std::vector<NodePatches> changes;
+    changes.reserve(scan.touched.size());
+    for (const TouchedNode &touched : scan.touched) {
+        changes.push_back({touched.node, patchesFor(touched.contents, Patch::Place::contents, rewrites),
+                           patchesFor(touched.target, Patch::Place::linkTarget, rewrites),
+                           patchesFor(touched.name, Patch::Place::entryName, rewrites), touched.everywhere});
+    }
+    return changes;
+}
+
+Rewrites rewritesFor(const ScanTargets &targets, const std::map<StorePath, StorePath> &finalByScratch) {
+    Rewrites rewrites{&targets.parts, targets.rewritable, {}};
+    for (size_t part = 0; part < targets.paths.size(); ++part) {
+        auto found = finalByScratch.find(targets.paths[part]);
+        const StorePath &becomes = found == finalByScratch.end() ? targets.paths[part] : found->second;
+        rewrites.replacements.emplace_back(becomes.hashPart());
+    }
+    return rewrites;
+}
+
+/// From here on it is known which bytes will be in the store.
+Decision decide(const Context &context, const ScanTargets &targets, NewOutputs &outputs) {
+    Decision decision;
+    auto learn = [&](const std::string &name) {
+        const ScratchOutput &output = context.request.outputs.at(name);
+        StorePath path = decideFinalPath(context, name, output);
+        decision.finalPaths.emplace(name, path);
+        decision.finalByScratch.emplace(output.scratchPath, path);
+    };
+    for (const NewOutput &output : outputs) {
+        learn(output.name);
+    }
+    for (const auto &[name, output] : context.request.outputs) {
+        if (!decision.finalPaths.contains(name)) {
+            learn(name);
+        }
+    }
+    decision.rewrites = rewritesFor(targets, decision.finalByScratch);
+    for (NewOutput &output : outputs) {
+        output.changes = changesFor(output.scan, decision.rewrites);
+    }
+    return decision;
+}
+
+// ---- repair
+
+bool changesContents(const NodePatches &change) {
+    return change.everywhere || !change.contents.empty();
+}
+
+std::vector<FilePatches> touchedFiles(const NewOutput &output) {
+    std::vector<FilePatches> files;
+    for (const NodePatches &change : output.changes) {
+        if (changesContents(change)) {
+            files.push_back({output.tree.pathOf(change.node), change.contents, change.everywhere});
+        }
+    }
+    return files;
+}
+
+void mergeRepairs(NewOutput &output, std::vector<FilePatches> repairs) {
+    std::map<std::string, NodePatches *> byPath;
+    for (NodePatches &change : output.changes) {
+        if (changesContents(change)) {
+            byPath.emplace(output.tree.pathOf(change.node), &change);
+        }
+    }
+    for (FilePatches &file : repairs) {
+        auto found = byPath.find(file.path);
+        if (found == byPath.end()) {
+            throw Error(ErrorKind::refused,
+                        "the repair of output '{}' wants to patch '{}', which no rewrite touches",
+                        output.name, escapeForDisplay(file.path));
+        }
+        NodePatches &change = *found->second;
+        mergePatches(change.contents, std::move(file.patches), output.tree.nodes[change.node].size,
+                     file.path);
+    }
+}
+
+void repairOutputs(const Context &context, const RepairHook &repair, NewOutputs &outputs) {
+    for (NewOutput &output : outputs) {
+        std::vector<FilePatches> touched = repair ? touchedFiles(output) : std::vector<FilePatches>();
+        if (!touched.empty()) {
+            const std::string &name = output.tree.root().name;
+            mergeRepairs(output, repair(context.request.scratchDir, name, touched));
+        }
+    }
+}
+
+// ---- apply, verify, hash
+
+void apply(const Context &context, const Rewrites &rewrites, NewOutputs &outputs) {
+    for (NewOutput &output : outputs) {
+        applyPatches(context.request.scratchDir, output.tree, output.changes, rewrites);
+    }
+}
+
+/// Looks at the new files as they are on disk.
+class Verifier : public OutputVisitor {
+  public:
+    explicit Verifier(const NewOutput &output) : tree_(output.tree) {
+        for (const NodePatches &change : output.changes) {
+            if (changesContents(change)) {
+                written_.insert(change.node);
+            }
+        }
+    }
+    void enterDirectory(int, uint32_t) override {}
+    void leaveDirectory(int, uint32_t) override {}
+    void symlink(int, uint32_t) override {}
+    void file(int dir, uint32_t node) override {
+        const OutputNode &file = tree_.nodes[node];
+        struct stat st;
+        if (!written_.contains(node)) {
+            return;
+        }
+        if (!statAt(dir, file.name, st) || !S_ISREG(st.st_mode) || st.st_nlink != 1 ||
+            static_cast<uint64_t>(st.st_size) != file.size) {
+            throw Error(ErrorKind::bug, "rewriting store paths in '{}' has changed its size",
+                        escapeForDisplay(tree_.pathOf(node)));
+        }
+    }
+
+  private:
+    const OutputTree &tree_;
+    std::set<uint32_t> written_;
+};
+
+void verify(const Context &context, const NewOutputs &outputs) {
+    for (const NewOutput &output : outputs) {
+        if (!output.changes.empty()) {
+            Verifier verifier(output);
+            walkOutput(context.request.scratchDir, output.tree, verifier);
+        }
+    }
+}
+
+/// From here on nothing below the scratch paths changes any more.
+void hash(const Context &context, NewOutputs &outputs) {
+    for (NewOutput &output : outputs) {
+        output.nar = output.scan.nar ? *output.scan.nar : hashOutput(context.request.scratchDir, output.tree);
+    }
+}
+
+StorePathSet finalReferences(const ScanTargets &targets, const Decision &decision, const ScanResult &scan) {
+    StorePathSet references;
+    for (size_t part = 0; part < targets.paths.size(); ++part) {
+        if (scan.found[part]) {
+            auto found = decision.finalByScratch.find(targets.paths[part]);
+            references.insert(found == decision.finalByScratch.end() ? targets.paths[part] : found->second);
+        }
+    }
+    return references;
+}
+
+PathInfo describe(const Context &context, const ScanTargets &targets, const Decision &decision,
+                  const NewOutput &output, bool discardReferences) {
+    PathInfo info{.path = decision.finalPaths.at(output.name),
+                  .narHash = output.nar.hash,
+                  .narSize = output.nar.size,
+                  .references = {},
+                  .deriver = context.request.drvPath,
+                  .registrationTime = time(nullptr),
+                  .ultimate = true,
+                  .signatures = {},
+                  .contentAddress = {}};
+    if (!discardReferences) {
+        info.references = finalReferences(targets, decision, output.scan);
+    }
+    if (const auto *fixed = std::get_if<FixedOutput>(output.specification)) {
+        info.contentAddress = fixed->address;
+    }
+    return info;
+}
+
+Infos describeAll(const Context &context, const ScanTargets &targets, const Decision &decision,
+                  const NewOutputs &outputs, const DerivationOptions &options) {
+    Infos infos;
+    for (const NewOutput &output : outputs) {
+        auto discard = options.unsafeDiscardReferences.find(output.name);
+        bool discardReferences = discard != options.unsafeDiscardReferences.end() && discard->second;
+        infos.emplace(output.name, describe(context, targets, decision, output, discardReferences));
+    }
+    return infos;
+}
+
+// ---- check
+
+Hash fixedOutputHash(const Context &context, const NewOutput &output, ContentMethod method) {
+    const OutputNode &root = output.tree.root();
+    switch (method) {
+    case ContentMethod::flat:
+        if (root.type != OutputNode::Type::regular || root.executable) {
+            reject(fmt::format(
+                "output path '{}' should be a non-executable regular file since recursive hashing "
+                "is not enabled (outputHashMode=flat)",
+                context.print(output.scratch->scratchPath)));
+        }
+        return *output.scan.contentsHash;
+    case ContentMethod::nar:
+        return output.scan.archiveHash ? *output.scan.archiveHash : output.nar.hash;
+    default:
+        throw Error(ErrorKind::unsupported,
+                    "Firn cannot register fixed outputs of the kind that '{}' has yet", context.drv);
+    }
+}
+
+/// Nothing is rewritten in a fixed output: any reference, also to itself, is refused.
+void checkFixedOutput(const Context &context, const NewOutput &output, const PathInfo &info) {
+    const auto *fixed = std::get_if<FixedOutput>(output.specification);
+    if (fixed == nullptr) {
+        return;
+    }
+    if (!info.references.empty() || !output.changes.empty()) {
+        reject(fmt::format(
+            "fixed-output derivations must not reference store paths: '{}' references {} distinct "
+            "paths, e.g. '{}'",
+            context.drv, std::max<size_t>(1, info.references.size()),
+            context.print(info.references.empty() ? info.path : *info.references.begin())));
+    }
+    Hash got = fixedOutputHash(context, output, fixed->address.method);
+    if (got != fixed->address.hash) {
+        std::string url =
+            context.request.url.empty() ? "" : "\n  likely URL: " + escapeForDisplay(context.request.url);
+        reject(
+            fmt::format("hash mismatch in fixed-output derivation '{}':{}\n  specified: {}\n     got:    {}",
+                        context.drv, url, fixed->address.hash.sri(), got.sri()));
+    }
+}
+
+/// Paths of all outputs of the derivation, also of those that are not in the request.
+std::map<std::string, StorePath> allOutputPaths(const Context &context, const Decision &decision) {
+    std::map<std::string, StorePath> paths = decision.finalPaths;
+    for (const auto &[name, specification] : context.request.derivation->outputs) {
+        if (auto path = outputPath(context.store.dir(), *context.request.derivation, name)) {
+            paths.emplace(name, *path);
+        }
+    }
+    return paths;
+}
+
+void check(const Context &context, const Decision &decision, const DerivationOptions &options,
+           const NewOutputs &outputs, const Infos &infos) {
+    for (const NewOutput &output : outputs) {
+        checkFixedOutput(context, output, infos.at(output.name));
+    }
+    std::map<std::string, StorePath> paths = allOutputPaths(context, decision);
+    auto readInfo = [&](const StorePath &path) { return context.store.queryPathInfo(path); };
+    checkOutputs({context.store.dir(), options, paths, readInfo}, infos);
+}
+
+/// Leaves the differing output as "<path>.check" and returns that.
+std::string keepForComparison(const Context &context, const NewOutput &output, const StorePath &path) {
+    std::string kept = path.baseName() + ".check";
+    removeTree(context.store.storeFd(), kept);
+    moveOutput(context.request.scratchDir, output.tree.root().name, context.store.storeFd(), kept);
+    return context.store.dir().str() + "/" + kept;
+}
+
+/// Whether the output is the same as the valid one; if not, the message that says so.
+std::optional<std::string> compare(const Context &context, const NewOutput &output, const PathInfo &made,
+                                   const PathInfo &valid) {
+    if (made.narHash == valid.narHash) {
+        return std::nullopt;
+    }
+    std::string message = fmt::format("derivation '{}' may not be deterministic: output '{}' differs",
+                                      context.drv, context.print(valid.path));
+    if (context.request.keepFailedCheck) {
+        message += fmt::format(" from '{}'", keepForComparison(context, output, valid.path));
+    }
+    return message;
+}
+
+/// What was built here once more and came out the same is known at first hand.
+void markUltimate(LocalStore &store, PathInfo &info) {
+    if (!info.ultimate) {
+        info.ultimate = true;
+        store.sign(info);
+        store.registerValidPaths({info});
+    }
+}
+
+/// Compares with what is valid, all outputs, and reports the first that differs. Others are not registered.
+Infos compareWithValid(const Context &context, const NewOutputs &outputs, const Infos &made) {
+    Infos infos;
+    std::optional<std::string> difference;
+    for (const NewOutput &output : outputs) {
+        const PathInfo &info = made.at(output.name);
+        auto valid = context.store.tryQueryPathInfo(info.path);
+        if (!valid) {
+            continue;
+        }
+        if (auto message = compare(context, output, info, *valid); message && !difference) {
+            difference = message;
+        }
+        infos.emplace(output.name, *valid);
+    }
+    if (difference) {
+        throw BuildFailure(Status::notDeterministic, *difference);
+    }
+    for (auto &[name, info] : infos) {
+        markUltimate(context.store, info);
+    }
+    return infos;
+}
+
+// ---- register
+
+std::vector<PathInfo> signedInfos(LocalStore &store, Infos &infos) {
+    std::vector<PathInfo> list;
+    for (auto &[name, info] : infos) {
+        store.sign(info);
+        list.push_back(info);
+    }
+    return list;
+}
+
+void optimise(const Context &context, const Infos &infos) {
+    if (!context.store.settings().autoOptimiseStore) {
+        return;
+    }
+    for (const auto &[name, info] : infos) {
+        try {
+            context.store.optimisePath(info.path);
+        } catch (const Error &e) {
+            // It is valid, only larger than it could be.
+            context.logger.warn(fmt::format("optimising '{}': {}", context.print(info.path), e.message()));
+        }
+    }
+}
+
+/// Into place, to disk, into the database; or nothing of all that.
+void registerAll(const Context &context, const NewOutputs &outputs, Infos &infos) {
+    OutputPlacement placement(context.store);
+    for (const NewOutput &output : outputs) {
+        placement.place(context.request.scratchDir, output.tree.root().name, infos.at(output.name).path);
+    }
+    if (context.store.settings().syncBeforeRegistering) {
+        sync();
+    }
+    context.store.registerValidPaths(signedInfos(context.store, infos));
+    placement.commit();
+    optimise(context, infos);
+}
+
+/// After success: scratch outputs of what was valid already, or was only compared.
+void removeScratch(const Context &context) {
+    for (const auto &[name, output] : context.request.outputs) {
+        const StorePath &path = output.scratchPath;
+        if (context.scratchInStore && context.store.isValidPath(path)) {
+            continue; // it is the final path
+        }
+        try {
+            removeTree(context.request.scratchDir, path.baseName());
+        } catch (const Error &e) {
+            context.logger.warn(
+                fmt::format("removing the scratch output '{}': {}", context.print(path), e.message()));
+        }
+    }
+}
+
+} // namespace
+
+std::map<std::string, PathInfo> registerOutputs(LocalStore &store, Logger &logger,
+                                                const RegistrationRequest &request,
+                                                const RepairHook &repair) {
+    Context context{store, logger, request};
+    DerivationOptions options = readDerivationOptions(*request.derivation);
+
+    Infos alreadyValid = alreadyValidOutputs(context);
+    NewOutputs outputs = collect(context, alreadyValid);
+    // Everything is canonical and ours.
+    ScanTargets targets = scanTargets(context);
+    scan(context, targets, outputs);
+    outputs = order(context, targets, std::move(outputs));
+    Decision decision = decide(context, targets, outputs);
+    // It is known which bytes will be in the store.
+    repairOutputs(context, repair, outputs);
+    apply(context, decision.rewrites, outputs);
+    verify(context, outputs);
+    hash(context, outputs);
+    // They are on disk, and their hashes known.
+    Infos infos = describeAll(context, targets, decision, outputs, options);
+    check(context, decision, options, outputs, infos);
+    if (request.mode == BuildMode::check) {
+        infos = compareWithValid(context, outputs, infos);
+    } else {
+        registerAll(context, outputs, infos);
+    }
+    removeScratch(context);
+    infos.merge(alreadyValid);
+    return infos;
+}
+
+} // namespace firn

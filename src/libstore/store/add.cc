@@ -1,0 +1,289 @@
+#include <algorithm>
+#include <ctime>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "libstore/store/hash-modulo.hh"
+#include "libstore/store/incoming.hh"
+#include "libstore/store/unpack.hh"
+#include "libutil/error.hh"
+#include "libutil/files.hh"
+#include "libutil/nar.hh"
+
+// How things get into the store: staged under a name of their own while they are hashed, moved into place
+// under the output lock, registered. Two processes that add the same path both stage it; the second to get
+// the lock finds the path valid and throws its own away.
+
+namespace firn {
+
+namespace {
+
+/// Plain content up to this size is kept in memory, where it takes one pass; a NAR says a file's size first,
+/// so what is larger must be complete before its NAR hash can begin.
+constexpr size_t smallContent = 1024 * 1024;
+
+class DiscardingVisitor : public NarVisitor {
+  public:
+    void beginDirectory(const std::string &) override {}
+    void endDirectory() override {}
+    void beginFile(const std::string &, bool, uint64_t) override {}
+    void fileContents(std::string_view) override {}
+    void endFile() override {}
+    void symlink(const std::string &, const std::string &) override {}
+};
+
+HashAndSize hashNarOfString(std::string_view content) {
+    HashSink hash(HashAlgorithm::sha256);
+    dumpNarOfString(content, hash);
+    return {hash.current(), hash.byteCount()};
+}
+
+std::string lockName(const StorePath &path) { return path.baseName() + ".lock"; }
+
+std::string readUpTo(Source &source, size_t limit) {
+    std::string content(64 * 1024, '\0');
+    size_t filled = 0;
+    while (filled < limit) {
+        if (filled == content.size()) {
+            content.resize(std::min(limit, content.size() * 2));
+        }
+        size_t size = source.read(content.data() + filled, content.size() - filled);
+        if (size == 0) {
+            break;
+        }
+        filled += size;
+    }
+    content.resize(filled);
+    return content;
+}
+
+} // namespace
+
+void discardNar(Source &nar) {
+    DiscardingVisitor visitor;
+    parseNar(nar, visitor);
+}
+
+void IncomingPath::receiveNar(Source &nar, HashAlgorithm algorithm) {
+    HashSink narHash(HashAlgorithm::sha256);
+    HashSink otherHash(algorithm);
+    TeeSink both(narHash, otherHash);
+    bool one = algorithm == HashAlgorithm::sha256;
+    TeeSource tee(nar, one ? static_cast<Sink &>(narHash) : both);
+    unpackCanonical(tee, store_.storeFd.get(), staged_.name(), store_.settings.ignoredAcls,
+                    store_.settings.syncBeforeRegistering);
+    nar_ = {narHash.current(), narHash.byteCount()};
+    content_ = one ? nar_.hash : otherHash.current();
+}
+
+void IncomingPath::receiveContent(Source &content, HashAlgorithm algorithm) {
+    auto head = readUpTo(content, smallContent);
+    HashSink hash(algorithm);
+    hash.write(head);
+    CanonicalFile file(store_.storeFd.get(), staged_.name(), false);
+    file.write(head);
+    bool complete = head.size() < smallContent;
+    if (!complete) {
+        TeeSource rest(content, hash);
+        std::string buffer(64 * 1024, '\0');
+        for (size_t size; (size = rest.read(buffer.data(), buffer.size())) > 0;) {
+            file.write(std::string_view(buffer).substr(0, size));
+        }
+    }
+    file.finish(store_.settings.syncBeforeRegistering);
+    content_ = hash.current();
+    nar_ = complete ? hashNarOfString(head) : hashNar(store_.storeFd.get(), staged_.name());
+}
+
+void IncomingPath::receiveText(std::string_view text) {
+    CanonicalFile file(store_.storeFd.get(), staged_.name(), false);
+    file.write(text);
+    file.finish(store_.settings.syncBeforeRegistering);
+    content_ = hashString(HashAlgorithm::sha256, text);
+    nar_ = hashNarOfString(text);
+}
+
+Hash IncomingPath::contentHash(const ContentAddress &address, const PathInfo &info) const {
+    int dir = store_.storeFd.get();
+    auto algorithm = address.hash.algorithm();
+    switch (address.method) {
+    case ContentMethod::nar: {
+        if (!info.references.contains(info.path) && algorithm == HashAlgorithm::sha256) {
+            return nar_.hash;
+        }
+        HashModuloSink hash(algorithm, std::string(info.path.hashPart()));
+        dumpNar(dir, staged_.name(), hash);
+        return hash.finish();
+    }
+    case ContentMethod::flat:
+    case ContentMethod::text: {
+        auto file = openFileAt(dir, staged_.name());
+        FdSource source(file.get());
+        HashSink hash(algorithm);
+        copyAll(source, hash);
+        return hash.current();
+    }
+    case ContentMethod::git:
+        break;
+    }
+    throw Error(ErrorKind::unsupported, "the content address '{}' of '{}' cannot be checked: git hashing is "
+                                        "not supported",
+                address.print(), store_.print(info.path));
+}
+
+void IncomingPath::check(const PathInfo &info) const {
+    auto path = store_.print(info.path);
+    if (info.narHash != nar_.hash) {
+        throw Error(ErrorKind::badInput, "hash mismatch importing path '{}';\n  specified: {}\n  got:       {}",
+                    path, info.narHash.prefixed(Encoding::nix32), nar_.hash.prefixed(Encoding::nix32));
+    }
+    if (info.narSize != 0 && info.narSize != nar_.size) {
+        throw Error(ErrorKind::badInput, "size mismatch importing path '{}';\n  specified: {}\n  got:       {}",
+                    path, info.narSize, nar_.size);
+    }
+    if (!info.contentAddress) {
+        return;
+    }
+    auto actual = contentHash(*info.contentAddress, info);
+    if (actual != info.contentAddress->hash) {
+        throw Error(ErrorKind::badInput,
+                    "ca hash mismatch importing path '{}';\n  specified: {}\n  got:       {}", path,
+                    info.contentAddress->hash.prefixed(Encoding::nix32), actual.prefixed(Encoding::nix32));
+    }
+}
+
+void IncomingPath::commit(PathInfo info, Repair repair) {
+    auto &self = store_.self;
+    store_.addTempRoot(info.path);
+    if (repair == Repair::no && self.isValidPath(info.path)) {
+        return;
+    }
+    auto lock = PathLocks::lock(store_.storeFd.get(), {lockName(info.path)});
+    lock.setDeletion(true);
+    if (repair == Repair::no && self.isValidPath(info.path)) {
+        return;
+    }
+    info.narHash = nar_.hash;
+    info.narSize = nar_.size;
+    staged_.moveTo(info.path);
+    if (store_.settings.autoOptimiseStore) {
+        self.optimisePath(info.path);
+    }
+    if (store_.settings.syncBeforeRegistering) {
+        syncFd(store_.storeFd.get());
+    }
+    self.registerValidPaths({info});
+}
+
+namespace {
+
+PathInfo makeInfo(const StoreDir &dir, std::string_view name, const ContentAddress &address,
+                  const StorePathSet &references) {
+    return {.path = makeContentAddressedPath(dir, name, address, {.others = references, .self = false}),
+            .narHash = Hash(HashAlgorithm::sha256),
+            .references = references,
+            .deriver = {},
+            .signatures = {},
+            .contentAddress = address};
+}
+
+} // namespace
+
+PathInfo LocalStore::addContent(std::string_view name, ContentAddressMethod method, Source &dump,
+                                const StorePathSet &references, Repair repair) {
+    checkStorePathName(name);
+    if (method.method == ContentMethod::git) {
+        throw Error(ErrorKind::unsupported, "cannot add '{}': content addressing by git hash is not supported",
+                    name);
+    }
+    IncomingPath incoming(*impl_);
+    if (method.method == ContentMethod::nar) {
+        incoming.receiveNar(dump, method.algorithm);
+    } else {
+        incoming.receiveContent(dump, method.algorithm);
+    }
+    auto info = makeInfo(dir(), name, {method.method, incoming.content()}, references);
+    incoming.commit(info, repair);
+    return queryPathInfo(info.path);
+}
+
+PathInfo LocalStore::addText(std::string_view name, std::string_view text, const StorePathSet &references,
+                             Repair repair) {
+    auto hash = hashString(HashAlgorithm::sha256, text);
+    auto info = makeInfo(dir(), name, {ContentMethod::text, hash}, references);
+    // Evaluations add the same derivations over and over; the path is known before anything is written.
+    addTempRoot(info.path);
+    if (auto known = repair == Repair::no ? tryQueryPathInfo(info.path) : std::nullopt) {
+        return std::move(*known);
+    }
+    IncomingPath incoming(*impl_, info.path);
+    incoming.receiveText(text);
+    incoming.commit(info, repair);
+    return queryPathInfo(info.path);
+}
+
+StorePath LocalStore::addDerivation(const Derivation &drv, Repair repair) {
+    auto references = drv.inputSources;
+    for (auto &[path, outputs] : drv.inputDerivations) {
+        references.insert(path);
+    }
+    return addText(drv.name + ".drv", unparseDerivation(dir(), drv), references, repair).path;
+}
+
+void LocalStore::addNar(const PathInfo &info, Source &nar, Repair repair, CheckSignatures check) {
+    if (check == CheckSignatures::yes && !isTrusted(info)) {
+        throw Error(ErrorKind::refused, "cannot add path '{}' because it lacks a signature by a trusted key",
+                    dir().print(info.path));
+    }
+    addTempRoot(info.path);
+    if (repair == Repair::no && isValidPath(info.path)) {
+        discardNar(nar);
+        return;
+    }
+    IncomingPath incoming(*impl_, info.path);
+    incoming.receiveNar(nar, HashAlgorithm::sha256);
+    incoming.check(info);
+    incoming.commit(info, repair);
+}
+
+void LocalStore::registerValidPaths(const std::vector<PathInfo> &infos) {
+    std::map<StorePath, const PathInfo *> byPath;
+    StorePathSet paths;
+    for (auto &info : infos) {
+        byPath.emplace(info.path, &info);
+        paths.insert(info.path);
+    }
+    // Throws for cycles, before anything is written.
+    sortByReferences(paths, [&](const StorePath &path) { return byPath.at(path)->references; });
+    impl_->database.transaction([&] {
+        for (auto &info : infos) {
+            auto stamped = info;
+            stamped.registrationTime = info.registrationTime ? info.registrationTime : time(nullptr);
+            impl_->database.putPath(stamped);
+        }
+        for (auto &info : infos) {
+            impl_->database.putReferences(info);
+        }
+        for (auto &info : infos) {
+            if (info.path.isDerivation()) {
+                registerDerivationOutputs(info.path);
+            }
+        }
+    });
+}
+
+void LocalStore::registerDerivationOutputs(const StorePath &drvPath) {
+    auto drv = readDerivationFile(drvPath);
+    checkDerivationOutputs(dir(), impl_->hasher, drv);
+    std::map<std::string, StorePath> outputs;
+    for (auto &[name, output] : drv.outputs) {
+        if (auto path = outputPath(dir(), drv, name)) {
+            outputs.emplace(name, *path);
+        }
+    }
+    impl_->database.putDerivationOutputs(drvPath, outputs);
+}
+
+} // namespace firn

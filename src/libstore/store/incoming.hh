@@ -1,0 +1,47 @@
+#pragma once
+
+#include <string_view>
+
+#include "libstore/store/impl.hh"
+#include "libutil/nar.hh"
+#include "libutil/stream.hh"
+
+namespace firn {
+
+/// A path on its way into the store: received once (hashed and made canonical in the same pass), then
+/// committed. Gone without trace if it is not.
+class IncomingPath {
+  public:
+    /// For a path that is known already, and a temporary root.
+    IncomingPath(LocalStore::Impl &store, const StorePath &path) : store_(store), staged_(store, path.hashPart()) {}
+    /// For one that will be known by its content.
+    explicit IncomingPath(LocalStore::Impl &store) : store_(store), staged_(store) {}
+
+    /// Exactly one NAR; content() is its hash under `algorithm`.
+    void receiveNar(Source &nar, HashAlgorithm algorithm);
+    /// A file's plain content, to the end of the source.
+    void receiveContent(Source &content, HashAlgorithm algorithm);
+    void receiveText(std::string_view text);
+
+    const Hash &content() const { return content_; }
+    const HashAndSize &nar() const { return nar_; }
+
+    /// Throws unless NAR hash, size and content address are what `info` says.
+    void check(const PathInfo &info) const;
+    /// Moves it into place and registers it, with NAR hash and size as received; does nothing if the path is
+    /// valid by now and this is no repair. Makes it a temporary root first.
+    void commit(PathInfo info, Repair repair);
+
+  private:
+    Hash contentHash(const ContentAddress &address, const PathInfo &info) const;
+
+    LocalStore::Impl &store_;
+    StagedPath staged_;
+    Hash content_{HashAlgorithm::sha256};
+    HashAndSize nar_{Hash(HashAlgorithm::sha256), 0};
+};
+
+/// Reads exactly one NAR and drops it.
+void discardNar(Source &nar);
+
+} // namespace firn
