@@ -258,7 +258,8 @@ class SyscallFilterTest : public SandboxTest {
   protected:
     SandboxSpec probe(Network network) {
         SandboxSpec spec = shell("");
-        spec.sandboxPaths.push_back({"/bin/probe", FIRN_SYSCALL_PROBE_PATH, false});
+        const char *probe = getenv("FIRN_SYSCALL_PROBE");
+        spec.sandboxPaths.push_back({"/bin/probe", probe ? probe : FIRN_SYSCALL_PROBE_PATH, false});
         spec.builder = "/bin/probe";
         spec.args = {"probe"};
         spec.network = network;

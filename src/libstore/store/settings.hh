@@ -68,6 +68,8 @@ struct Settings {
     std::set<std::string> ignoredAcls{"security.selinux", "system.nfs4_acl", "security.csm"};
     std::string postBuildHook;
     Verbosity verbosity = Verbosity::info;
+
+    bool operator==(const Settings &) const = default;
 };
 
 /// Reads `<confDir>/nix.conf`, the files of NIX_USER_CONF_FILES are a client's business, then NIX_CONFIG.

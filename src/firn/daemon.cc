@@ -1,0 +1,121 @@
+#include "firn/daemon.hh"
+
+#include <csignal>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "firn/connection-process.hh"
+#include "firn/listener.hh"
+#include "firn/listening-socket.hh"
+#include "firn/peer-policy.hh"
+#include "firn/stdio-forward.hh"
+#include "firn/store-uri.hh"
+#include "libstore/protocol/server.hh"
+#include "libutil/error.hh"
+
+namespace firn {
+
+namespace {
+
+Settings loadDaemonSettings(const DaemonOptions &options, const Locations &locations, Logger &logger) {
+    Settings settings = loadSettings(locations, logger);
+    for (const auto &[name, value] : options.settings) {
+        if (applySetting(settings, name, value) == ApplyResult::unknown) {
+            logger.warn(fmt::format("unknown setting '{}'", name));
+        }
+    }
+    return settings;
+}
+
+/// One accepted connection, in its own process.
+void serveSocket(int socket, const DaemonOptions &options, const Locations &locations,
+                 const Settings &settings, Logger &logger) {
+    PeerCredentials credentials = peerCredentials(socket);
+    PeerDecision decision = decideAboutPeer(credentials, settings);
+    if (!decision.allowed) {
+        logger.warn(fmt::format("refused a connection by user '{}'", decision.peer.userName));
+        refuseConnection(
+            socket, socket,
+            fmt::format("user '{}' is not allowed to connect to the Nix daemon", decision.peer.userName));
+        return;
+    }
+    decision.peer.trusted = options.forceTrust.value_or(decision.peer.trusted);
+    logger.log(Verbosity::info,
+               fmt::format("accepted connection from pid {}, user {}{}", credentials.pid,
+                           decision.peer.userName, decision.peer.trusted ? " (trusted)" : ""));
+    serveConnection(socket, socket, decision.peer, locations, settings);
+}
+
+/// Takes standard input and output for the protocol; what else would read or print there gets nothing, or
+/// goes to standard error.
+Pipe takeStdio() {
+    Pipe client{UniqueFd(fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3)),
+                UniqueFd(fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3))};
+    UniqueFd null(open("/dev/null", O_RDONLY | O_CLOEXEC));
+    if (!client.readEnd || !client.writeEnd || !null || dup2(null.get(), STDIN_FILENO) < 0 ||
+        dup2(STDERR_FILENO, STDOUT_FILENO) < 0) {
+        throwErrno("taking over standard input and output");
+    }
+    return client;
+}
+
+void serveStdio(const DaemonOptions &options, const StoreChoice &choice, const Settings &settings) {
+    Pipe client = takeStdio();
+    if (!choice.viaDaemon) {
+        Peer peer;
+        peer.trusted = options.forceTrust.value_or(true);
+        serveConnection(client.readEnd.get(), client.writeEnd.get(), peer, choice.locations, settings);
+        return;
+    }
+    if (options.processOps || options.forceTrust) {
+        throw Error(ErrorKind::unsupported,
+                    "The store is behind another daemon, to which connections can only be "
+                    "passed on as they are; use --store local.");
+    }
+    UniqueFd daemon = connectToSocket(choice.locations.socketPath);
+    forwardConnection(client.readEnd.get(), client.writeEnd.get(), daemon.get());
+}
+
+/// The command that serves standard input as one connection of this daemon.
+std::vector<std::string> connectionCommand(const DaemonOptions &options) {
+    std::vector<std::string> command{selfPath(), "daemon", "--connection", "--store", options.storeUri};
+    if (options.forceTrust) {
+        command.push_back(*options.forceTrust ? "--force-trusted" : "--force-untrusted");
+    }
+    for (const auto &[name, value] : options.settings) {
+        command.insert(command.end(), {"--option", name, value});
+    }
+    return command;
+}
+
+void listenOnSocket(const DaemonOptions &options, const Locations &locations, const Settings &settings,
+                    Logger &logger) {
+    UniqueFd socket = openListeningSocket(locations.socketPath);
+    auto serve = [&](int connection) { serveSocket(connection, options, locations, settings, logger); };
+    Listener(std::move(socket), serve, connectionCommand(options), logger).run();
+}
+
+} // namespace
+
+void runDaemon(const DaemonOptions &options) {
+    signal(SIGPIPE, SIG_IGN);
+    std::unique_ptr<Logger> logger = makeStderrLogger(options.verbosity);
+    Locations defaults = Locations::fromEnvironment();
+    if (options.socketPath) {
+        defaults.socketPath = *options.socketPath;
+    }
+    StoreChoice choice = chooseStore(options.storeUri, defaults);
+    Settings settings = loadDaemonSettings(options, choice.locations, *logger);
+    if (options.stdio) {
+        serveStdio(options, choice, settings);
+    } else if (options.connection) {
+        serveSocket(STDIN_FILENO, options, choice.locations, settings, *logger);
+    } else if (choice.viaDaemon && options.storeUri != "auto") {
+        throw Error(ErrorKind::unsupported, "A daemon that listens serves a local store; use --store local.");
+    } else {
+        listenOnSocket(options, choice.locations, settings, *logger);
+    }
+}
+
+} // namespace firn

@@ -1,0 +1,82 @@
+#include "libstore/protocol/server.hh"
+
+#include "libstore/protocol/connection.hh"
+
+namespace firn {
+
+namespace {
+
+class SocketSink : public FlushingSink {
+  public:
+    explicit SocketSink(int fd) : sink_(fd) {}
+    void write(std::string_view bytes) override { sink_.write(bytes); }
+    void flush() override { sink_.flush(); }
+
+  private:
+    FdSink sink_;
+};
+
+bool isHangUp(const Error &error) {
+    const auto *system = dynamic_cast<const SysError *>(&error);
+    return error.kind() == ErrorKind::interrupted ||
+           (system && (system->number() == EPIPE || system->number() == ECONNRESET));
+}
+
+/// Tells the client at its first chance, which is right after the handshake.
+void sendFirstError(TunnelLogger &logger, const Error &error) {
+    logger.startWork();
+    logger.stopWork(error);
+}
+
+/// Opens the store for this connection; if that fails the client learns why.
+std::unique_ptr<LocalStore> openStore(const Locations &locations, const Settings &settings,
+                                      TunnelLogger &logger) {
+    try {
+        return std::make_unique<LocalStore>(locations, settings, logger);
+    } catch (const Error &error) {
+        sendFirstError(logger, error);
+        throw;
+    }
+}
+
+void serveClient(WireReader &in, FlushingSink &sink, int inFd, const Peer &peer, const Locations &locations,
+                 Settings &settings) {
+    Handshake handshake = shakeHands(in, sink, peer.trusted);
+    TunnelLogger logger(sink, handshake.minor());
+    if (handshake.tooOld()) {
+        sendFirstError(logger, Error(ErrorKind::unsupported, "This Nix client is too old for firn."));
+        return;
+    }
+    std::unique_ptr<LocalStore> store = openStore(locations, settings, logger);
+    logger.startWork();
+    logger.stopWork();
+    sink.flush();
+    BuildService builder;
+    Connection(in, sink, logger, handshake.minor(), peer, settings, *store, builder, inFd).serve();
+}
+
+} // namespace
+
+void serveConnection(int inFd, int outFd, const Peer &peer, const Locations &locations, Settings settings) {
+    FdSource source(inFd);
+    WireReader in(source);
+    SocketSink sink(outFd);
+    try {
+        serveClient(in, sink, inFd, peer, locations, settings);
+    } catch (const Error &error) {
+        if (!isHangUp(error)) {
+            throw;
+        }
+    }
+}
+
+void refuseConnection(int inFd, int outFd, const std::string &message) {
+    FdSource source(inFd);
+    WireReader in(source);
+    SocketSink sink(outFd);
+    Handshake handshake = shakeHands(in, sink, false);
+    TunnelLogger logger(sink, handshake.minor());
+    sendFirstError(logger, Error(ErrorKind::refused, message));
+}
+
+} // namespace firn
