@@ -173,9 +173,10 @@ std::vector<SetupOp> planFileSystem(const SandboxSpec &spec, bool privileged) {
     }
     plan.directory("/dev");
     plan.directory("/etc");
+    // Before the store, which may lie below it.
+    plan.mount(OpKind::ownMount, "/tmp", 01777, "");
     planStore(plan, spec);
     plan.bindDescriptor(spec.buildDirInside, spec.buildDir, spec.buildDirIsMount, opNoDev);
-    plan.mount(OpKind::ownMount, "/tmp", 01777, "");
     plan.mount(OpKind::proc, "/proc", 0555, "");
     planDevices(plan, spec);
     planUserDatabase(plan, spec);
