@@ -497,7 +497,10 @@ void DerivationBuilder::Impl::registerAll() {
     std::map<std::string, PathInfo> infos = registerOutputs(store, worker.context.logger, request, nothingToRepair);
     for (const auto &[name, info] : infos) {
         leftovers->forget(info.path);
-        if (settings.autoOptimiseStore) {
+    }
+    // From here on the outputs are valid.
+    if (settings.autoOptimiseStore && plan.mode != BuildMode::check) {
+        for (const auto &[name, info] : infos) {
             store.optimisePath(info.path);
         }
     }
@@ -564,7 +567,6 @@ Task<> DerivationBuilder::run() {
         // From here on nothing of the build runs.
         impl_->checkResult(ended);
         impl_->registerAll();
-        // From here on the outputs are valid.
     } catch (const Error &error) {
         bool interrupted = error.kind() == ErrorKind::interrupted;
         impl_->leave(/*failed=*/!interrupted);

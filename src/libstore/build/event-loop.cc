@@ -23,12 +23,22 @@ void EventLoop::spawn(std::function<Task<>()> coroutine) {
     // Through the queue, so that a chain of goals that start one another does not nest.
     asio::post(context_, [this, coroutine = std::move(coroutine)] {
         asio::co_spawn(context_, coroutine, [this](std::exception_ptr failure) {
-            if (failure && !failure_) {
-                failure_ = failure;
+            if (failure && !isDueToStop(failure)) {
+                failure_ = failure_ ? failure_ : failure;
                 stop("another part of the build failed");
             }
         });
     });
+}
+
+bool EventLoop::isDueToStop(const std::exception_ptr &failure) const {
+    try {
+        std::rethrow_exception(failure);
+    } catch (const Error &error) {
+        return stopped() && error.kind() == ErrorKind::interrupted;
+    } catch (...) {
+        return false;
+    }
 }
 
 void EventLoop::run() {

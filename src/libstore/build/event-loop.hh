@@ -35,7 +35,8 @@ class EventLoop {
     EventLoop(const EventLoop &) = delete;
     EventLoop &operator=(const EventLoop &) = delete;
 
-    /// Starts a coroutine. An exception that leaves it stops the loop and is thrown by run().
+    /// Starts a coroutine. An exception that leaves it stops the loop and is thrown by run(), unless it only says
+    /// that the loop was stopped.
     void spawn(std::function<Task<>()> coroutine);
 
     /// Runs until no coroutine is left, then throws the first exception that left one.
@@ -58,6 +59,7 @@ class EventLoop {
     friend class DescriptorWatch;
     /// Waits for the timer to expire or be cancelled, by stop() too.
     Task<> waitFor(boost::asio::steady_timer &timer);
+    bool isDueToStop(const std::exception_ptr &failure) const;
 
     boost::asio::io_context context_{1};
     std::set<boost::asio::steady_timer *> waiting_;

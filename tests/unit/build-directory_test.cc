@@ -1,0 +1,151 @@
+#include "libstore/build/build-directory.hh"
+
+#include <csignal>
+#include <cstdlib>
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "libutil/error.hh"
+#include "libutil/files.hh"
+
+namespace firn {
+namespace {
+
+namespace fs = std::filesystem;
+
+class BuildDirectoryTest : public testing::Test {
+  protected:
+    void SetUp() override {
+        char name[] = "/tmp/firn-build-dirs-XXXXXX";
+        ASSERT_NE(mkdtemp(name), nullptr);
+        base = fs::canonical(name);
+        own = base / fmt::format("firn-{}", geteuid());
+    }
+    void TearDown() override { removeTree(AT_FDCWD, base); }
+
+    fs::path base, own;
+};
+
+mode_t modeOf(const fs::path &path) {
+    struct stat st;
+    EXPECT_EQ(lstat(path.c_str(), &st), 0) << path;
+    return st.st_mode & 07777;
+}
+
+TEST_F(BuildDirectoryTest, liesWhereNobodyElseCanEnterAndGoesAway) {
+    BuildDirectories directories(base, std::nullopt);
+    EXPECT_EQ(modeOf(own), 0700u);
+    fs::path path;
+    {
+        BuildDirectory directory = directories.make();
+        path = directory.path();
+        EXPECT_EQ(path.parent_path(), own);
+        EXPECT_EQ(modeOf(path), 0700u);
+        writeFile(path / "file", "x");
+        fs::create_directory(path / "locked");
+        writeFile(path / "locked" / "inside", "x");
+        chmod((path / "locked").c_str(), 0);
+    }
+    EXPECT_FALSE(fs::exists(path));
+}
+
+TEST_F(BuildDirectoryTest, isSweptWhenItsDaemonIsDeadAndNotBefore) {
+    Pipe ready = makePipe();
+    pid_t child = fork();
+    if (child == 0) {
+        BuildDirectories theirs(base, std::nullopt);
+        BuildDirectory directory = theirs.make();
+        writeFile(directory.path() / "left", "behind");
+        writeFull(ready.writeEnd.get(), "x");
+        pause();
+        _exit(1);
+    }
+    char byte;
+    ASSERT_EQ(read(ready.readEnd.get(), &byte, 1), 1);
+    BuildDirectories ours(base, std::nullopt);
+    UniqueFd fd = openDirectory(own);
+    EXPECT_EQ(listDirectory(fd.get()).size(), 1u);
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+    BuildDirectories later(base, std::nullopt);
+    EXPECT_EQ(listDirectory(fd.get()).size(), 0u);
+}
+
+TEST_F(BuildDirectoryTest, isKeptUnderANameThatTellsTheDerivation) {
+    BuildDirectories directories(base, std::nullopt);
+    for (int i = 0; i < 2; i++) {
+        BuildDirectory directory = directories.make();
+        writeFile(directory.path() / "file", "x");
+        fs::path kept = directory.keep("hello", geteuid(), geteuid(), getegid());
+        EXPECT_EQ(kept, base / fmt::format("nix-build-hello-{}", i));
+    }
+    EXPECT_TRUE(fs::exists(base / "nix-build-hello-0" / "file"));
+    EXPECT_TRUE(fs::exists(base / "nix-build-hello-1" / "file"));
+}
+
+TEST_F(BuildDirectoryTest, givesAwayOnlyWhatWasTheBuilders) {
+    if (geteuid() != 0) {
+        return; // an ordinary user gives nothing away, and has nothing to protect here
+    }
+    constexpr uid_t builder = 12345, client = 12346;
+    BuildDirectories directories(base, std::nullopt);
+    BuildDirectory directory = directories.make();
+    directory.giveTo(builder, builder);
+    writeFile(base / "precious", "root's");
+    fs::create_hard_link(base / "precious", directory.path() / "linked");
+    fs::create_symlink(base / "precious", directory.path() / "link");
+    writeFile(directory.path() / "own", "x");
+    ASSERT_EQ(lchown((directory.path() / "own").c_str(), builder, builder), 0);
+    ASSERT_EQ(lchown((directory.path() / "link").c_str(), builder, builder), 0);
+    fs::path kept = directory.keep("x", builder, client, client);
+    struct stat st;
+    ASSERT_EQ(lstat((kept / "own").c_str(), &st), 0);
+    EXPECT_EQ(st.st_uid, client);
+    ASSERT_EQ(lstat((kept / "link").c_str(), &st), 0);
+    EXPECT_EQ(st.st_uid, client);
+    ASSERT_EQ(lstat((base / "precious").c_str(), &st), 0);
+    EXPECT_EQ(st.st_uid, 0u);
+}
+
+TEST_F(BuildDirectoryTest, isElsewhereWhenSomebodyTookTheName) {
+    fs::create_directory(base / "target");
+    fs::create_symlink(base / "target", own);
+    fs::path path;
+    {
+        BuildDirectories directories(base, std::nullopt);
+        BuildDirectory directory = directories.make();
+        path = directory.path().parent_path();
+        EXPECT_NE(path, own);
+        EXPECT_EQ(modeOf(path), 0700u);
+    }
+    EXPECT_FALSE(fs::exists(path));
+    EXPECT_TRUE(fs::is_empty(base / "target"));
+}
+
+TEST_F(BuildDirectoryTest, isRefusedWhereOthersCouldReplaceIt) {
+    chmod(base.c_str(), 0777);
+    EXPECT_THROW(BuildDirectories(base, std::nullopt), Error);
+    chmod(base.c_str(), 01777);
+    EXPECT_NO_THROW(BuildDirectories(base, std::nullopt));
+}
+
+TEST_F(BuildDirectoryTest, isChosenBySettingThenTmpdirThenState) {
+    Locations locations;
+    locations.stateDir = "/state";
+    Settings settings;
+    std::string old = getenv("TMPDIR") ? getenv("TMPDIR") : "";
+    unsetenv("TMPDIR");
+    EXPECT_EQ(BuildDirectories::chooseBase(locations, settings), "/state/builds");
+    setenv("TMPDIR", "/elsewhere", 1);
+    EXPECT_EQ(BuildDirectories::chooseBase(locations, settings), "/elsewhere");
+    settings.buildDir = "/chosen";
+    EXPECT_EQ(BuildDirectories::chooseBase(locations, settings), "/chosen");
+    old.empty() ? unsetenv("TMPDIR") : setenv("TMPDIR", old.c_str(), 1);
+}
+
+} // namespace
+} // namespace firn
