@@ -418,8 +418,8 @@ TEST_F(RegisterOutputs, ReportsACycleBetweenOutputs) {
     StorePath dev = addOutput("dev", 'b');
     write(scratchOf(), dev.baseName());
     write(scratchOf("dev"), out.baseName());
-    EXPECT_EQ(failure(), fmt::format("cycle detected in build of '{}' in the references of output 'out' from "
-                                     "output 'dev'",
+    EXPECT_EQ(failure(), fmt::format("cycle detected in build of '{}' in the references of output 'dev' from "
+                                     "output 'out'",
                                      store_.dir().print(request_.drvPath)));
     EXPECT_TRUE(fs::exists(scratchOf()));
     EXPECT_FALSE(store_.isValidPath(out));
