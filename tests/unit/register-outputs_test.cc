@@ -344,6 +344,7 @@ TEST_F(RegisterOutputs, NamesAFileOfAForbiddenType) {
     EXPECT_NE(message.find("-thing/pipe' has an unsupported type: it is a FIFO"), std::string::npos)
         << message;
 
+    chmod(scratchOf().c_str(), 0755);
     fs::remove(scratchOf() / "pipe");
     UniqueFd socketFd(socket(AF_UNIX, SOCK_STREAM, 0));
     UniqueFd directory = openDirectory(scratchOf());
