@@ -121,7 +121,9 @@ def locks_below(directory):
     """Files below the directory that somebody holds a lock on."""
     locked = {line.split()[-3] for line in Path("/proc/locks").read_text().splitlines() if "->" not in line}
     found = []
-    for folder, _, names in os.walk(directory):
+    for folder, folders, names in os.walk(directory):
+        if folder.count("/") > str(directory).count("/") + 3:
+            folders.clear()  # no lock file is as deep as this, while a hostile archive may be
         for name in names:
             try:
                 status = os.lstat(os.path.join(folder, name))

@@ -196,6 +196,29 @@ class Connection:
         self.request_framed(head, framed(nar))
 
 
+class StdioConnection(Connection):
+    """A connection over a process's standard input and output, as ssh-ng clients have."""
+
+    def __init__(self, process, version=0x122):
+        self.process, self.messages = process, []
+        self.greet(version)
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait(10)
+        self.process.stdout.close()
+
+    def send(self, data):
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def receive(self, size):
+        data = self.process.stdout.read(size)
+        if len(data) < size:
+            raise Closed()
+        return data
+
+
 # --- archives
 
 
