@@ -71,6 +71,7 @@ def test_setuid_files_made_without_a_sandbox_lose_the_bit_or_are_refused(world):
                 and os.stat(world.store / name / "f").st_mode & 0o6000]
 
 
+@pytest.mark.stock_leaves("store")
 @pytest.mark.parametrize("sandbox", ["true", "false"])
 def test_a_folder_that_its_maker_cannot_read_is_canonical_in_the_store(world, sandbox):
     """Its owner's missing right to search it stays missing: Nix's canonical mode is 444 then."""

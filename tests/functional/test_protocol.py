@@ -122,6 +122,8 @@ def test_padding_must_be_zero(world):
 
 @pytest.mark.parametrize("length", [0, 1, 7, 8, 12, 16, 23, 24, 31, 32, 40, 60, 100])
 def test_a_client_that_dies_in_the_middle_leaves_nothing(world, length):
+    still_serves(world)  # the database is there from now on
+    world.wait_for_quiet()
     head = number(protocol.CLIENT_MAGIC) + number(0x122) + number(0) + number(0)
     message = head + number(protocol.ADD_TO_STORE) + text("name") + text("fixed:r:sha256") + texts([]) + number(0) + number(1000)
     with Connection(world, greet=False) as connection:
@@ -131,6 +133,7 @@ def test_a_client_that_dies_in_the_middle_leaves_nothing(world, length):
     assert world.stray_names() == []
 
 
+@pytest.mark.stock_leaves("store")
 def test_a_client_that_dies_while_it_adds_a_large_path_leaves_nothing(world):
     dump = nar(regular(os.urandom(3000000)))
     with Connection(world) as connection:
