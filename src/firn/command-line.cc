@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "firn-config.hh"
 #include "libstore/protocol/server.hh"
 #include "libstore/store/settings.hh"
 #include "libutil/error.hh"
@@ -113,7 +114,7 @@ Command parseAsNixDaemon(int argc, char **argv) {
 
 Command parseAsFirn(int argc, char **argv) {
     CLI::App app("A build daemon for Nix users.", "firn");
-    app.set_version_flag("--version", fmt::format("firn {}", daemonVersion));
+    app.set_version_flag("--version", fmt::format("firn {} (Nix {})", FIRN_VERSION, matchedNixVersion));
     app.require_subcommand(1);
     CLI::App *daemon = app.add_subcommand("daemon", "Serve a Nix store to Nix clients");
     Command command;

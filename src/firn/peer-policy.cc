@@ -5,6 +5,7 @@
 
 #include <grp.h>
 #include <pwd.h>
+#include <unistd.h>
 
 namespace firn {
 

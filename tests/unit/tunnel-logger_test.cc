@@ -1,6 +1,7 @@
 #include "libstore/protocol/tunnel-logger.hh"
 
 #include <thread>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -31,6 +32,7 @@ class Expected {
         WireWriter(sink_).number(value);
         return *this;
     }
+    Expected &operator<<(int value) { return *this << static_cast<uint64_t>(value); }
     Expected &operator<<(const char *text) {
         WireWriter(sink_).string(text);
         return *this;
@@ -133,7 +135,7 @@ TEST(TunnelLogger, KeepsMessagesOfSeveralThreadsWhole) {
     for (int i = 0; i < 4; ++i) {
         threads.emplace_back([&, i] {
             for (int j = 0; j < 200; ++j) {
-                logger.log(Verbosity::info, std::string(i * 7, static_cast<char>('a' + i)));
+                logger.log(Verbosity::info, std::string((i + 1) * 7, static_cast<char>('a' + i)));
             }
         });
     }
