@@ -9,6 +9,7 @@ import ctypes
 import grp
 import os
 import pwd
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -106,10 +107,15 @@ def wait_until(condition, seconds=5.0, step=0.02):
 
 
 def is_listened_on(path):
-    """Whether somebody listens on the Unix socket, asked without connecting."""
+    """Whether somebody listens on the Unix socket: asked of the kernel's table, and only where the table knows the socket by another
+    name (it was bound elsewhere and renamed) by connecting."""
     ACCEPTS = 0x10000
     lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
-    return any(line[-1] == str(path) and int(line[3], 16) & ACCEPTS for line in lines)
+    flags = [int(line[3], 16) for line in lines if line[-1] == str(path)]
+    if flags or not os.path.exists(path):
+        return any(flag & ACCEPTS for flag in flags)
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 def mounts_below(directory):

@@ -64,13 +64,28 @@ def test_a_client_that_is_no_nix_client_is_refused(world):
     still_serves(world)
 
 
-@pytest.mark.firn_only("the stock daemon ends the connection")
-def test_an_unknown_operation_is_refused_by_name_and_the_connection_stays_usable(world):
+def test_an_unknown_operation_is_refused_by_its_number(world):
+    """How long its arguments are nobody knows, so the connection may end with it."""
     with Connection(world) as connection:
         with pytest.raises(DaemonError, match="9999"):
             connection.request(9999)
-        assert connection.is_valid(path_named(world, "none")) is False
+    still_serves(world)
 
+
+@pytest.mark.parametrize("name,code,arguments", [
+    pytest.param("QueryRealisation", 43, text("sha256:" + "0" * 64 + "!out"),
+                 marks=pytest.mark.firn_only("the stock daemon ends the connection")), ("QuerySubstitutablePaths", 32, texts([])),
+    ("FindRoots", 14, b""), ("SyncWithGC", 13, b"")], ids=lambda value: value if isinstance(value, str) else "")
+def test_an_operation_is_answered_or_refused_by_name_and_the_connection_stays_usable(world, name, code, arguments):
+    with Connection(world) as connection:
+        try:
+            connection.request(code, arguments)
+            assert connection.number() in (0, 1)
+            if name == "FindRoots":
+                return
+        except DaemonError as refusal:
+            assert name in str(refusal) or "ca-derivations" in str(refusal)
+        assert connection.is_valid(path_named(world, "none")) is False
 
 
 def test_an_error_leaves_the_connection_usable(world):
