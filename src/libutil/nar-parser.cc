@@ -55,10 +55,20 @@ class NarReader {
         return text;
     }
 
-    std::string readTag() { return readString(longestTag, "a word"); }
+    /// One of the format's own words, in memory of this reader: good until the next is read.
+    std::string_view readTag() {
+        uint64_t size = readNumber();
+        if (size > longestTag) {
+            fail(fmt::format("a word of {} bytes is longer than {}", size, longestTag));
+        }
+        size_t padding = paddingOf(size);
+        readBytes(tag_, size + padding);
+        checkPadding({tag_ + size, padding});
+        return {tag_, size};
+    }
 
     void expect(std::string_view tag) {
-        std::string found = readTag();
+        std::string_view found = readTag();
         if (found != tag) {
             fail(fmt::format("'{}' is missing; there is {}", tag, quoteForDisplay(found)));
         }
@@ -86,6 +96,7 @@ class NarReader {
     Source &source_;
     uint64_t position_ = 0;
     uint64_t stringStart_ = 0;
+    char tag_[longestTag + alignment];
 };
 
 class NarParser {
@@ -106,7 +117,7 @@ class NarParser {
     void parseNode(const std::string &name) {
         reader_.expect("(");
         reader_.expect("type");
-        std::string type = reader_.readTag();
+        std::string_view type = reader_.readTag();
         if (type == "directory") {
             beginDirectory(name);
         } else if (type == "regular") {
@@ -128,7 +139,7 @@ class NarParser {
     }
 
     void parseEntryOrEnd() {
-        std::string tag = reader_.readTag();
+        std::string_view tag = reader_.readTag();
         if (tag == ")") {
             endDirectory();
         } else if (tag == "entry") {
@@ -173,7 +184,7 @@ class NarParser {
     }
 
     void parseFile(const std::string &name) {
-        std::string tag = reader_.readTag();
+        std::string_view tag = reader_.readTag();
         bool executable = tag == "executable";
         if (executable) {
             reader_.expect("");

@@ -1,6 +1,6 @@
 #include "sandbox-init/description.hh"
 
-#include <type_traits>
+#include <algorithm>
 
 namespace firn::sandbox {
 
@@ -25,8 +25,12 @@ class Encoder {
         bytes += value;
     }
     void text(const std::string &value) { blob(value); }
-    template<typename Enum> void choice(const Enum &value, Enum) { number(static_cast<uint32_t>(value)); }
-    template<typename List, typename Each> void list(const List &values, size_t, Each each) {
+    template<typename Enum>
+    void choice(const Enum &value, Enum) {
+        number(static_cast<uint32_t>(value));
+    }
+    template<typename List, typename Each>
+    void list(const List &values, size_t, Each each) {
         number(static_cast<uint32_t>(values.size()));
         for (const auto &value : values) {
             each(value);
@@ -70,15 +74,17 @@ class Decoder {
         blob(value);
         good = good && value.find('\0') == std::string::npos;
     }
-    template<typename Enum> void choice(Enum &value, Enum largest) {
+    template<typename Enum>
+    void choice(Enum &value, Enum largest) {
         uint32_t bits = 0;
         number(bits);
         good = good && bits <= static_cast<uint32_t>(largest);
         value = good ? static_cast<Enum>(bits) : Enum{};
     }
-    /// `smallest` is the least number of bytes an element takes, so that a false count cannot make us allocate more
-    /// than the input is worth.
-    template<typename List, typename Each> void list(List &values, size_t smallest, Each each) {
+    /// `smallest` is the least number of bytes an element takes, so that a false count cannot make us
+    /// allocate more than the input is worth.
+    template<typename List, typename Each>
+    void list(List &values, size_t smallest, Each each) {
         uint32_t count = 0;
         number(count);
         good = good && count <= rest_.size() / smallest;
@@ -104,7 +110,8 @@ class Decoder {
 };
 
 /// The one list of an operation's fields, for both directions.
-template<typename Coder, typename Op> void opFields(Coder &coder, Op &op) {
+template<typename Coder, typename Op>
+void opFields(Coder &coder, Op &op) {
     coder.choice(op.kind, OpKind::devpts);
     coder.text(op.target);
     coder.number(op.mode);
@@ -116,7 +123,8 @@ template<typename Coder, typename Op> void opFields(Coder &coder, Op &op) {
 }
 constexpr size_t smallestOp = 8 * 4;
 
-template<typename Coder, typename Value> void fields(Coder &coder, Value &d) {
+template<typename Coder, typename Value>
+void fields(Coder &coder, Value &d) {
     coder.number(d.parentPid);
     coder.number(d.statusFd);
     coder.number(d.outputFd);

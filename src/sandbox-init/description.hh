@@ -3,13 +3,14 @@
 // What the daemon tells sandbox-init to set up, and what sandbox-init tells back.
 //
 // The daemon is a threaded process, so nothing but exec may happen between its fork and the small program;
-// everything it wants done is written down as a Description and travels in a memfd. The format is private to one
-// version of Firn: both sides are built together, a different version is refused. It is read with every length
-// checked all the same, since it carries a client's strings (arguments, environment) into a process that may be root.
+// everything it wants done is written down as a Description and travels in a memfd. The format is private to
+// one version of Firn: both sides are built together, a different version is refused. It is read with every
+// length checked all the same, since it carries a client's strings (arguments, environment) into a process
+// that may be root.
 //
 // Layout, all numbers little-endian u32: magic, version, then the fields in the order of `fields()` in
-// description.cc. A string or a list is its length and then its bytes or elements; a flag is 0 or 1. Nothing may
-// follow the last field.
+// description.cc. A string or a list is its length and then its bytes or elements; a flag is 0 or 1. Nothing
+// may follow the last field.
 
 #include <cstddef>
 #include <cstdint>
@@ -48,9 +49,12 @@ enum OpFlags : uint32_t {
     opNoDev = 2,     ///< device nodes do not work; nosuid is always set
     opRecursive = 4, ///< with the mounts below the source
     opOptional = 8,  ///< a source that does not exist is passed over
-    opFollow = 16,   ///< follow a symlink at the end of the source path; else a symlink is made anew, not mounted
-    opEarly = 32,    ///< clone the source before entering the user namespace, with the daemon's own rights (root only)
-    opEarlyIfRoom = 64, ///< likewise while there are descriptors left; beyond that the build user must reach it
+    opFollow =
+        16, ///< follow a symlink at the end of the source path; else a symlink is made anew, not mounted
+    opEarly =
+        32, ///< clone the source before entering the user namespace, with the daemon's own rights (root only)
+    opEarlyIfRoom =
+        64, ///< likewise while there are descriptors left; beyond that the build user must reach it
 };
 constexpr uint32_t allOpFlags = 127;
 
@@ -69,12 +73,13 @@ struct Description {
     int32_t parentPid = 0; ///< the daemon: sandbox-init ends at once when its parent is another by now
     int32_t statusFd = -1; ///< pipe for Reports
     int32_t outputFd = -1; ///< becomes the builder's stdout and stderr
-    bool pivot = true;     ///< a root of its own (sandboxed); else ops apply to the host's tree in a private mount namespace
+    bool pivot = true;     ///< a root of its own (sandboxed); else ops apply to the host's tree in a private
+                           ///< mount namespace
     bool readOnlyRoot = true;
     bool userNamespace = true;
     bool privateNetwork = true; ///< with IPC, UTS and cgroup namespaces given by `namespaces`
     uint32_t namespaces = 0;    ///< CLONE_NEW* bits besides user, pid and mount
-    bool privileged = false;    ///< the daemon is root: it leases a build user, and maps and opens things for us
+    bool privileged = false; ///< the daemon is root: it leases a build user, and maps and opens things for us
     uint32_t insideUid = 0, insideGid = 0;   ///< the builder's, in its namespace
     uint32_t outsideUid = 0, outsideGid = 0; ///< the same on the host
     std::vector<uint32_t> groups;            ///< supplementary groups, host ids; privileged only
@@ -140,8 +145,9 @@ enum class ReportKind : uint32_t {
     signaled,    ///< `value` is the signal
 };
 
-/// One message on the status pipe, written in one piece (at most PIPE_BUF bytes) and followed by pathLength bytes of
-/// path. The first report is the result; EOF after it means that every process of the sandbox is gone.
+/// One message on the status pipe, written in one piece (at most PIPE_BUF bytes) and followed by pathLength
+/// bytes of path. The first report is the result; EOF after it means that every process of the sandbox is
+/// gone.
 struct Report {
     uint32_t magic = reportMagic;
     ReportKind kind = ReportKind::setupFailed;

@@ -6,11 +6,12 @@
 
 namespace firn::sandbox {
 
-/// Closes every descriptor from `first` on except those in `kept` (ascending, none below `first`). The table becomes
-/// this process's own at the same time. Fails the set-up when the kernel has no close_range.
+/// Closes every descriptor from `first` on except those in `kept` (ascending, none below `first`). The table
+/// becomes this process's own at the same time. Fails the set-up when the kernel has no close_range.
 void closeAllBut(unsigned first, std::initializer_list<int> kept);
 
-/// Raises the soft limit of open descriptors as far as it goes: detached mounts cost one each until they are attached.
+/// Raises the soft limit of open descriptors as far as it goes: detached mounts cost one each until they are
+/// attached.
 struct DescriptorLimits {
     struct rlimit before;
     rlim_t now;

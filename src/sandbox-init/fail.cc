@@ -14,8 +14,12 @@ namespace {
 int theStatusFd = -1;
 }
 
-void setStatusFd(int fd) { theStatusFd = fd; }
-int statusFd() { return theStatusFd; }
+void setStatusFd(int fd) {
+    theStatusFd = fd;
+}
+int statusFd() {
+    return theStatusFd;
+}
 
 void report(const Report &report, std::string_view path) {
     char message[sizeof(Report) + maxReportPath];

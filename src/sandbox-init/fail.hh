@@ -11,7 +11,8 @@ namespace firn::sandbox {
 void setStatusFd(int fd);
 int statusFd();
 
-/// Writes one report in one piece. Nobody to read it is no error: then the daemon is gone, and so are we soon.
+/// Writes one report in one piece. Nobody to read it is no error: then the daemon is gone, and so are we
+/// soon.
 void report(const Report &report, std::string_view path = {});
 
 /// Reports a failed step with errno (or `error`) and ends the process: set-up is complete or it stops.

@@ -15,8 +15,9 @@ namespace firn::sandbox {
 
 namespace {
 
-/// Makes file system objects below the new root. Targets are looked up inside that root alone, whatever symlinks a
-/// sandbox path brought along; the last parent stays open, since most operations come in runs (devices, store paths).
+/// Makes file system objects below the new root. Targets are looked up inside that root alone, whatever
+/// symlinks a sandbox path brought along; the last parent stays open, since most operations come in runs
+/// (devices, store paths).
 class Tree {
   public:
     explicit Tree(int root) : root_(root) {}
@@ -76,7 +77,8 @@ void makeDirectory(Tree &tree, const SetupOp &op, Step step) {
 
 void writeAll(int fd, std::string_view data, const SetupOp &op) {
     while (!data.empty()) {
-        ssize_t written = check(static_cast<int>(write(fd, data.data(), data.size())), Step::makeFile, op.target);
+        ssize_t written =
+            check(static_cast<int>(write(fd, data.data(), data.size())), Step::makeFile, op.target);
         data.remove_prefix(static_cast<size_t>(written));
     }
 }
@@ -132,12 +134,13 @@ void ownMount(Tree &tree, const SetupOp &op) {
     makeDirectory(tree, op, Step::makeDirectory);
     Tree::Place place = tree.placeOf(op, Step::makeDirectory);
     check(fchmodat(place.parent, place.name, op.mode, 0), Step::makeDirectory, op.target);
-    int mount = open_tree(place.parent, place.name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);
+    int mount =
+        open_tree(place.parent, place.name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);
     attach(tree, op, check(mount, Step::openSource, op.target));
 }
 
-/// The classic call suffices where the type is given: its target is relative to the new root, our working directory,
-/// and lies where only our own operations have been.
+/// The classic call suffices where the type is given: its target is relative to the new root, our working
+/// directory, and lies where only our own operations have been.
 void mountType(Tree &tree, const SetupOp &op, const char *type, unsigned long flags, Step step) {
     makeDirectory(tree, op, Step::makeMountPoint);
     std::string relative = op.target.substr(1);

@@ -36,18 +36,23 @@ void awaitMapping(int gate) {
     }
 }
 
-/// As raw system calls: the libc's ones are for threaded programs. From an unmapped user id to one that is not root
-/// in the namespace, so capabilities stay until they are dropped. In an unprivileged namespace these are no changes.
+/// As raw system calls: the libc's ones are for threaded programs. From an unmapped user id to one that is
+/// not root in the namespace, so capabilities stay until they are dropped. In an unprivileged namespace these
+/// are no changes.
 void becomeUser(const Description &d) {
-    check(static_cast<int>(syscall(SYS_setresgid, d.insideGid, d.insideGid, d.insideGid)), Step::becomeUser, "group");
-    check(static_cast<int>(syscall(SYS_setresuid, d.insideUid, d.insideUid, d.insideUid)), Step::becomeUser, "user");
+    check(static_cast<int>(syscall(SYS_setresgid, d.insideGid, d.insideGid, d.insideGid)), Step::becomeUser,
+          "group");
+    check(static_cast<int>(syscall(SYS_setresuid, d.insideUid, d.insideUid, d.insideUid)), Step::becomeUser,
+          "user");
 }
 
 /// The builder has our user id: it must not trace us or open our descriptors. A change of user may undo this.
-void hideFromBuilder() { check(prctl(PR_SET_DUMPABLE, 0), Step::becomeUser, "dumpable"); }
+void hideFromBuilder() {
+    check(prctl(PR_SET_DUMPABLE, 0), Step::becomeUser, "dumpable");
+}
 
-/// A change of user clears the death signal, so this comes after it. When the outer process died before, the gate's
-/// write end is closed.
+/// A change of user clears the death signal, so this comes after it. When the outer process died before, the
+/// gate's write end is closed.
 void dieWithOuter(int gate) {
     check(prctl(PR_SET_PDEATHSIG, SIGKILL), Step::watchParent);
     struct pollfd state = {gate, POLLIN, 0};
@@ -74,11 +79,12 @@ void raiseLoopback() {
     close(fd);
 }
 
-/// Also the ways back: the bounding set for file capabilities, securebits for uid 0, and keeping them over a change
-/// of user. A user namespace made by the builder starts with fresh ones, over itself alone.
+/// Also the ways back: the bounding set for file capabilities, securebits for uid 0, and keeping them over a
+/// change of user. A user namespace made by the builder starts with fresh ones, over itself alone.
 void dropBounds() {
-    constexpr int bits = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP | SECBIT_NO_SETUID_FIXUP_LOCKED |
-                         SECBIT_KEEP_CAPS_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
+    constexpr int bits = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
+                         SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_KEEP_CAPS_LOCKED |
+                         SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
     check(prctl(PR_SET_SECUREBITS, bits), Step::dropCapabilities, "securebits");
     for (int capability = 0; capability < 64; capability++) {
         if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0) {
@@ -97,8 +103,11 @@ void dropCapabilities() {
     check(static_cast<int>(syscall(SYS_capset, &header, none)), Step::dropCapabilities, "capset");
 }
 
-/// Keys in the daemon's session keyring are none of the build's business. A kernel without keyrings has none to hide.
-void leaveKeyring() { syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr); }
+/// Keys in the daemon's session keyring are none of the build's business. A kernel without keyrings has none
+/// to hide.
+void leaveKeyring() {
+    syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr);
+}
 
 void forbidPrivileges(const Description &d) {
     if (d.noNewPrivileges) {
@@ -106,7 +115,8 @@ void forbidPrivileges(const Description &d) {
     }
 }
 
-/// Without no_new_privs the kernel wants CAP_SYS_ADMIN for this, so it is done before capabilities go in that case.
+/// Without no_new_privs the kernel wants CAP_SYS_ADMIN for this, so it is done before capabilities go in that
+/// case.
 void loadFilter(const Description &d) {
     if (d.filter.empty()) {
         return;

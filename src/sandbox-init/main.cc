@@ -6,16 +6,16 @@
 //
 // Three processes make one build:
 //
-//   outer    the daemon's child, in the daemon's namespaces; keeps the daemon's rights, and little more to do than wait
-//   inner    pid 1 of the new namespaces; makes the sandbox, gives everything up, reaps
-//   builder  inner's child
+//   outer    the daemon's child, in the daemon's namespaces; keeps the daemon's rights, and little more to do
+//   than wait inner    pid 1 of the new namespaces; makes the sandbox, gives everything up, reaps builder
+//   inner's child
 //
-// When the daemon dies the kernel kills outer (PR_SET_PDEATHSIG), then inner likewise, then, since inner is the first
-// process of its pid namespace, everything in there; the mounts go with the last of them. No step of that needs any
-// process to do something.
+// When the daemon dies the kernel kills outer (PR_SET_PDEATHSIG), then inner likewise, then, since inner is
+// the first process of its pid namespace, everything in there; the mounts go with the last of them. No step
+// of that needs any process to do something.
 
-#include <charconv>
 #include <cerrno>
+#include <charconv>
 #include <climits>
 #include <csignal>
 #include <cstdio>
@@ -67,8 +67,8 @@ std::string readAll(int fd) {
     return bytes;
 }
 
-/// kill(-1) as that user reaches all its processes and, on Linux, not the caller. The kernel walks the process list in
-/// one go, and a fork that has a SIGKILL coming fails, so nothing escapes by multiplying.
+/// kill(-1) as that user reaches all its processes and, on Linux, not the caller. The kernel walks the
+/// process list in one go, and a fork that has a SIGKILL coming fails, so nothing escapes by multiplying.
 [[noreturn]] void killUser(uid_t uid) {
     if (uid == 0) {
         usage("refusing to kill the processes of root");

@@ -62,8 +62,8 @@ std::string mapLine(uint32_t inside, uint32_t outside) {
     return std::to_string(inside) + " " + std::to_string(outside) + " 1\n";
 }
 
-/// One user and one group. Nothing in the sandbox may change its groups: dropping one could open what "others" may
-/// read but its members may not.
+/// One user and one group. Nothing in the sandbox may change its groups: dropping one could open what
+/// "others" may read but its members may not.
 void mapUsers(pid_t inner, const Description &description) {
     std::string directory = "/proc/" + std::to_string(inner);
     int process = check(open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC), Step::mapUsers, directory);
@@ -73,7 +73,8 @@ void mapUsers(pid_t inner, const Description &description) {
     close(process);
 }
 
-/// Waits until the pid namespace is gone: the kernel lets its first process be reaped only when it was the last.
+/// Waits until the pid namespace is gone: the kernel lets its first process be reaped only when it was the
+/// last.
 [[noreturn]] void awaitInner(pid_t inner, const sigset_t &awaited) {
     for (;;) {
         int signal = sigwaitinfo(&awaited, nullptr);

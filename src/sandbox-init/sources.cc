@@ -49,7 +49,8 @@ void setFlags(int mount, const SetupOp &op) {
     attributes.attr_set |= op.flags & opNoDev ? MOUNT_ATTR_NODEV : 0;
     attributes.propagation = MS_PRIVATE;
     unsigned flags = AT_EMPTY_PATH | (op.flags & opRecursive ? AT_RECURSIVE : 0);
-    check(mount_setattr(mount, "", flags, &attributes, sizeof attributes), Step::setMountFlags, sourceName(op));
+    check(mount_setattr(mount, "", flags, &attributes, sizeof attributes), Step::setMountFlags,
+          sourceName(op));
 }
 
 std::string readLink(int link, const SetupOp &op) {
@@ -81,7 +82,8 @@ OpenSource openSource(const SetupOp &op) {
         return source;
     }
     check(source.fd, Step::openSource, sourceName(op));
-    if (op.source == SourceKind::descriptor && !op.sourcePath.empty() && !isSameFile(source.fd, op.sourceFd)) {
+    if (op.source == SourceKind::descriptor && !op.sourcePath.empty() &&
+        !isSameFile(source.fd, op.sourceFd)) {
         fail(Step::openSource, op.sourcePath, ESTALE);
     }
     source.mode = modeOf(source.fd, op);

@@ -10,19 +10,19 @@ namespace firn::sandbox {
 
 /// What an operation's source turned out to be.
 struct OpenSource {
-    int fd = -1;           ///< a detached mount, or -1: nothing to mount
-    mode_t mode = 0;       ///< st_mode of what is mounted; 0 for an optional source that does not exist
+    int fd = -1;            ///< a detached mount, or -1: nothing to mount
+    mode_t mode = 0;        ///< st_mode of what is mounted; 0 for an optional source that does not exist
     std::string linkTarget; ///< for a symlink, which is made anew instead of mounted
 };
 
-/// Clones the source's mount into a detached one: private (a clone of a shared host mount would otherwise stay its
-/// peer and show the sandbox's mounts on the host), nosuid, and with the operation's own flags. Flags are only ever
-/// added. Fails the set-up when that does not work.
+/// Clones the source's mount into a detached one: private (a clone of a shared host mount would otherwise
+/// stay its peer and show the sandbox's mounts on the host), nosuid, and with the operation's own flags.
+/// Flags are only ever added. Fails the set-up when that does not work.
 OpenSource openSource(const SetupOp &op);
 
 /// The sources that only the daemon's own rights can open, before those are given up; the others stay at -1.
-/// Descriptors without those rights are turned into the paths that name them now: a clone of a descriptor's mount is
-/// refused once we are in another mount namespace, so it is opened again there and compared.
+/// Descriptors without those rights are turned into the paths that name them now: a clone of a descriptor's
+/// mount is refused once we are in another mount namespace, so it is opened again there and compared.
 ///
 /// `descriptors` is how many may be open at once.
 std::vector<OpenSource> openEarlySources(Description &description, size_t descriptors);

@@ -30,8 +30,8 @@ std::string initProgram() {
     return program ? program : FIRN_SANDBOX_INIT_PATH;
 }
 
-/// A private copy of the user database is bind-mounted over the host's in a mount namespace of the test's own: no user
-/// is made on the host. Needs root; an ordinary user's daemon leases nothing.
+/// A private copy of the user database is bind-mounted over the host's in a mount namespace of the test's
+/// own: no user is made on the host. Needs root; an ordinary user's daemon leases nothing.
 class BuildUsersTest : public testing::Test {
   protected:
     static constexpr uid_t first = 39481, second = 39482;
@@ -44,7 +44,8 @@ class BuildUsersTest : public testing::Test {
     void TearDown() override { fs::remove_all(state_); }
 
     /// Runs the body as root with the users there, in a child; its failures are this test's.
-    template<typename Body> void withUsers(Body body) {
+    template<typename Body>
+    void withUsers(Body body) {
         pid_t child = fork();
         if (child == 0) {
             installUsers();
@@ -57,7 +58,9 @@ class BuildUsersTest : public testing::Test {
     }
 
     void installUsers();
-    BuildUserPool makePool(const std::string &group = "firntest") { return BuildUserPool(state_, group, initProgram()); }
+    BuildUserPool makePool(const std::string &group = "firntest") {
+        return BuildUserPool(state_, group, initProgram());
+    }
 
     std::string state_;
 };
@@ -91,16 +94,17 @@ void BuildUsersTest::installUsers() {
     ASSERT_EQ(mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
     std::ofstream(state_ + "/passwd") << "root:x:0:0::/:/bin/sh\nfirnbld1:x:39481:39480::/:/bin/false\n"
                                          "firnbld2:x:39482:39480::/:/bin/false\n";
-    std::ofstream(state_ + "/group") << "root:x:0:\nfirntest:x:39480:firnbld1,firnbld2\nextra:x:39489:firnbld2\n"
-                                        "empty:x:39488:\nrooted:x:39487:root\n";
+    std::ofstream(state_ + "/group")
+        << "root:x:0:\nfirntest:x:39480:firnbld1,firnbld2\nextra:x:39489:firnbld2\n"
+           "empty:x:39488:\nrooted:x:39487:root\n";
     ASSERT_EQ(mount((state_ + "/passwd").c_str(), "/etc/passwd", nullptr, MS_BIND, nullptr), 0);
     ASSERT_EQ(mount((state_ + "/group").c_str(), "/etc/group", nullptr, MS_BIND, nullptr), 0);
 }
 
-#define NEEDS_ROOT()                                                                                                   \
-    if (geteuid() != 0) {                                                                                              \
-        EXPECT_THROW(makePool("no-such-group").acquire(), Error);                                                      \
-        return;                                                                                                        \
+#define NEEDS_ROOT()                                                                                         \
+    if (geteuid() != 0) {                                                                                    \
+        EXPECT_THROW(makePool("no-such-group").acquire(), Error);                                            \
+        return;                                                                                              \
     }
 
 TEST_F(BuildUsersTest, usersAreLeasedOneAfterTheOtherUntilNoneIsLeft) {

@@ -1,8 +1,9 @@
-// Runs as a builder inside a sandbox, linked statically, and prints for each system call that the filter is about what
-// the kernel answers: "name errno-name". Raw calls throughout, as an attacker would make them; on x86-64 also through
-// the 32-bit entry and with x32 numbers.
+// Runs as a builder inside a sandbox, linked statically, and prints for each system call that the filter is
+// about what the kernel answers: "name errno-name". Raw calls throughout, as an attacker would make them; on
+// x86-64 also through the 32-bit entry and with x32 numbers.
 
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -12,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 namespace {
@@ -78,7 +80,8 @@ long call32(long number, long a = 0, long b = 0, long c = 0, long d = 0, long e 
 
 /// 32-bit calls see only the lower addresses.
 char *lowMemory() {
-    return static_cast<char *>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0));
+    return static_cast<char *>(
+        mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0));
 }
 
 void probeOtherAbis() {
@@ -109,13 +112,49 @@ void probeOtherAbis() {}
 void probeTerminal() {
     int master = posix_openpt(O_RDWR | O_NOCTTY);
     char name[64] = "";
-    bool works = master >= 0 && unlockpt(master) == 0 && ptsname_r(master, name, sizeof name) == 0 && open(name, O_RDWR) >= 0;
+    bool works = master >= 0 && unlockpt(master) == 0 && ptsname_r(master, name, sizeof name) == 0 &&
+                 open(name, O_RDWR) >= 0;
     printf("terminal %s\n", works ? name : strerrorname_np(errno));
+}
+
+socklen_t abstractAddress(const char *name, sockaddr_un &address) {
+    address = {};
+    address.sun_family = AF_UNIX;
+    strcpy(address.sun_path + 1, name);
+    return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + strlen(name));
+}
+
+/// From inside out: to a listening stream socket, and from a datagram pair that has a peer already.
+void reachOut(const char *name) {
+    sockaddr_un address;
+    socklen_t length = abstractAddress(name, address);
+    auto *to = reinterpret_cast<sockaddr *>(&address);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    show("connect", fd < 0 ? -1 : connect(fd, to, length));
+    int pair[2];
+    address.sun_path[1]++; // the datagram socket's name
+    int made = socketpair(AF_UNIX, SOCK_DGRAM, 0, pair);
+    show("send", made < 0 ? -1 : sendto(pair[0], "x", 1, 0, to, length));
+}
+
+/// From outside in: listens, says so, and waits for a caller for a while.
+void listenFor(const char *name) {
+    sockaddr_un address;
+    socklen_t length = abstractAddress(name, address);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    bool listening =
+        fd >= 0 && bind(fd, reinterpret_cast<sockaddr *>(&address), length) == 0 && listen(fd, 1) == 0;
+    show("listen", listening ? 0 : -1);
+    sleep(listening ? 2 : 0);
 }
 
 } // namespace
 
-int main() {
+int main(int argc, char **argv) {
+    if (argc == 3) {
+        (strcmp(argv[1], "reach") == 0 ? reachOut : listenFor)(argv[2]);
+        return 0;
+    }
     probeModes();
     probeAttributes();
     probeSockets();

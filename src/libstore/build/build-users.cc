@@ -110,7 +110,8 @@ void killUserProcesses(const std::string &initProgram, uid_t uid) {
     if (uid == 0) {
         throw Error(ErrorKind::bug, "refusing to kill the processes of root");
     }
-    // The user's own processes may kill the helper while it is one of them; there is only so much of that they can do.
+    // The user's own processes may kill the helper while it is one of them; there is only so much of that
+    // they can do.
     constexpr int attempts = 10;
     for (int i = 0; i < attempts; i++) {
         int status = awaitChild(spawnKiller(initProgram, uid));
@@ -122,11 +123,16 @@ void killUserProcesses(const std::string &initProgram, uid_t uid) {
                         WEXITSTATUS(status));
         }
     }
-    throw Error(ErrorKind::failure, "killing the processes of user {}: the helper was killed {} times", uid, attempts);
+    throw Error(ErrorKind::failure, "killing the processes of user {}: the helper was killed {} times", uid,
+                attempts);
 }
 
 BuildUser::BuildUser(std::string initProgram, uid_t uid, gid_t gid, std::vector<gid_t> groups, UniqueFd lock)
-    : initProgram_(std::move(initProgram)), uid_(uid), gid_(gid), groups_(std::move(groups)), lock_(std::move(lock)) {}
+    : initProgram_(std::move(initProgram)),
+      uid_(uid),
+      gid_(gid),
+      groups_(std::move(groups)),
+      lock_(std::move(lock)) {}
 
 BuildUser::BuildUser(BuildUser &&other) noexcept = default;
 
@@ -152,14 +158,16 @@ std::optional<BuildUser> BuildUserPool::acquire() {
     std::optional<Group> group = findGroup(group_);
     if (!group) {
         throw Error(ErrorKind::unsupported,
-                    "the group '{}' of build users does not exist: make it with members (groupadd -r {}; useradd -r -g "
+                    "the group '{}' of build users does not exist: make it with members (groupadd -r {}; "
+                    "useradd -r -g "
                     "{} -G {} nixbld1; ...), or name another in 'build-users-group'",
                     group_, group_, group_, group_);
     }
     if (group->members.empty()) {
-        throw Error(ErrorKind::unsupported,
-                    "the group '{}' of build users has no members: add some (useradd -r -g {} -G {} nixbld1; ...)", group_,
-                    group_, group_);
+        throw Error(
+            ErrorKind::unsupported,
+            "the group '{}' of build users has no members: add some (useradd -r -g {} -G {} nixbld1; ...)",
+            group_, group_, group_);
     }
     makeDirectory(stateDir_ / "userpool");
     for (const std::string &name : group->members) {
@@ -173,12 +181,14 @@ std::optional<BuildUser> BuildUserPool::acquire() {
 std::optional<BuildUser> BuildUserPool::tryUser(const std::string &name, gid_t gid) {
     std::optional<User> user = findUser(name);
     if (!user) {
-        throw Error(ErrorKind::unsupported, "user '{}', a member of the group '{}' of build users, does not exist", name,
-                    group_);
+        throw Error(ErrorKind::unsupported,
+                    "user '{}', a member of the group '{}' of build users, does not exist", name, group_);
     }
     if (user->uid == 0 || user->uid == getuid() || user->uid == geteuid()) {
-        throw Error(ErrorKind::unsupported, "user '{}' runs the daemon and cannot be a build user too: take it out of the "
-                                            "group '{}'", name, group_);
+        throw Error(ErrorKind::unsupported,
+                    "user '{}' runs the daemon and cannot be a build user too: take it out of the "
+                    "group '{}'",
+                    name, group_);
     }
     std::filesystem::path path = stateDir_ / "userpool" / std::to_string(user->uid);
     UniqueFd lock(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
@@ -193,7 +203,8 @@ std::optional<BuildUser> BuildUserPool::tryUser(const std::string &name, gid_t g
             throwErrno("locking '{}'", path.string());
         }
     }
-    BuildUser lease(initProgram_, user->uid, gid, supplementaryGroups(name, user->primaryGroup, gid), std::move(lock));
+    BuildUser lease(initProgram_, user->uid, gid, supplementaryGroups(name, user->primaryGroup, gid),
+                    std::move(lock));
     killUserProcesses(initProgram_, user->uid);
     return lease;
 }

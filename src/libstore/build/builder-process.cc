@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -99,8 +100,11 @@ BuilderProcess::BuilderProcess(pid_t pid, UniqueFd status) : pid_(pid), status_(
 }
 
 BuilderProcess::BuilderProcess(BuilderProcess &&other) noexcept
-    : pid_(std::exchange(other.pid_, -1)), status_(std::move(other.status_)),
-      received_(std::move(other.received_)), result_(std::move(other.result_)), killed_(other.killed_) {}
+    : pid_(std::exchange(other.pid_, -1)),
+      status_(std::move(other.status_)),
+      received_(std::move(other.received_)),
+      result_(std::move(other.result_)),
+      killed_(other.killed_) {}
 
 BuilderProcess::~BuilderProcess() {
     if (pid_ != -1) {
@@ -110,8 +114,8 @@ BuilderProcess::~BuilderProcess() {
 }
 
 void BuilderProcess::kill() {
-    // The supervisor is our child and not reaped, so the number is still its own. It passes the end on and then
-    // waits for it; killing the supervisor itself would lose that wait.
+    // The supervisor is our child and not reaped, so the number is still its own. It passes the end on and
+    // then waits for it; killing the supervisor itself would lose that wait.
     if (pid_ != -1) {
         ::kill(pid_, SIGTERM);
         killed_ = true;

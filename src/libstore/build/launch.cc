@@ -1,5 +1,6 @@
 #include "libstore/build/launch.hh"
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -13,8 +14,8 @@
 
 #include "libutil/error.hh"
 
-// The process is forked from a threaded one: until exec, the children call nothing but what may be called in a signal
-// handler, and everything that needs memory is made ready before.
+// The process is forked from a threaded one: until exec, the children call nothing but what may be called in
+// a signal handler, and everything that needs memory is made ready before.
 
 namespace firn {
 
@@ -171,7 +172,8 @@ int descriptorLimit() {
 
 BuilderProcess launchUnconfined(const LaunchSpec &spec) {
     Pipe status = makePipe();
-    Prepared prepared{spec, pointers(spec.args), pointers(spec.env), status.writeEnd.get(), descriptorLimit()};
+    Prepared prepared{spec, pointers(spec.args), pointers(spec.env), status.writeEnd.get(),
+                      descriptorLimit()};
     // SIGTERM is blocked over the fork, so that an early kill() waits for the supervisor.
     sigset_t term, old;
     sigemptyset(&term);

@@ -1,8 +1,9 @@
 #pragma once
 
-// How a builder process is started, watched and ended, whatever confines it. A builder always has a supervisor between
-// itself and the daemon (sandbox-init on Linux, a forked child elsewhere) which reports over a pipe; the pipe's end of
-// file says that the supervisor is gone, and on Linux that every process of the build is.
+// How a builder process is started, watched and ended, whatever confines it. A builder always has a
+// supervisor between itself and the daemon (sandbox-init on Linux, a forked child elsewhere) which reports
+// over a pipe; the pipe's end of file says that the supervisor is gone, and on Linux that every process of
+// the build is.
 
 #include <cstdint>
 #include <optional>
@@ -35,13 +36,13 @@ struct BuilderResult {
     uint64_t userMicroseconds = 0, systemMicroseconds = 0;
 
     bool succeeded() const { return kind == Kind::exited && exitCode == 0; }
-    /// One clause for a message: "failed with exit code 2", "was killed by signal 9 (Killed)", "could not be set
-    /// up: attaching a mount '/build': Permission denied. <what to do>".
+    /// One clause for a message: "failed with exit code 2", "was killed by signal 9 (Killed)", "could not be
+    /// set up: attaching a mount '/build': Permission denied. <what to do>".
     std::string describe() const;
 };
 
-/// A running builder. Movable; not to be shared between threads. On Linux the builder dies with the *thread* that
-/// started it, so start it from one that lives as long as the process.
+/// A running builder. Movable; not to be shared between threads. On Linux the builder dies with the *thread*
+/// that started it, so start it from one that lives as long as the process.
 class BuilderProcess {
   public:
     /// Owns both; `pid` is the supervisor, a child of ours.
@@ -54,8 +55,8 @@ class BuilderProcess {
     /// Readable (data or end of file) when poll() may have something; non-blocking. For an event loop.
     int statusFd() const { return status_.get(); }
 
-    /// Ends every process of the build with SIGKILL; the result then comes as usual, `signaled`. Harmless when it has
-    /// ended.
+    /// Ends every process of the build with SIGKILL; the result then comes as usual, `signaled`. Harmless
+    /// when it has ended.
     void kill();
 
     /// The result once everything has ended; nullopt before. Never blocks. The same again when asked again.
@@ -89,9 +90,9 @@ struct LaunchSpec {
     std::vector<gid_t> groups;
 };
 
-/// Starts a builder in a session of its own. When it ends, or kill() is called, its process group is killed; a process
-/// that left the group survives, so a daemon with build users kills by user as well. Throws SysError when no process
-/// can be made; everything later is a result.
+/// Starts a builder in a session of its own. When it ends, or kill() is called, its process group is killed;
+/// a process that left the group survives, so a daemon with build users kills by user as well. Throws
+/// SysError when no process can be made; everything later is a result.
 BuilderProcess launchUnconfined(const LaunchSpec &spec);
 
 } // namespace firn

@@ -3,14 +3,15 @@
 // A sandbox for one builder: what it shall contain, and starting it. One header for every platform; the files
 // linux/sandbox*.cc and darwin/sandbox.cc implement it.
 //
-// What it promises on Linux: the builder sees the inputs, its build directory, the outputs it makes, the sandbox paths
-// and nothing else of the host's files; no process but its own; no network but a loopback of its own (or the host's,
-// `Network::host`); it has no privileges and gets none; no descriptor but 0, 1 and 2. When the daemon dies, by
-// whatever signal, all its processes and mounts are gone.
+// What it promises on Linux: the builder sees the inputs, its build directory, the outputs it makes, the
+// sandbox paths and nothing else of the host's files; no process but its own; no network but a loopback of
+// its own (or the host's, `Network::host`); it has no privileges and gets none; no descriptor but 0, 1 and 2.
+// When the daemon dies, by whatever signal, all its processes and mounts are gone.
 //
-// What it does not promise: a limit on memory, processor or processes, protection from bugs in the kernel, or that
-// path-named Unix sockets and FIFOs in the build directory or among the outputs are out of reach for others: that is
-// up to the caller, whose build and scratch directories must have a parent that only the daemon can enter.
+// What it does not promise: a limit on memory, processor or processes, protection from bugs in the kernel, or
+// that path-named Unix sockets and FIFOs in the build directory or among the outputs are out of reach for
+// others: that is up to the caller, whose build and scratch directories must have a parent that only the
+// daemon can enter.
 
 #include <string>
 #include <vector>
@@ -32,32 +33,35 @@ struct SandboxPath {
     bool optional = false;
 };
 
-/// One word of the setting `sandbox-paths`: "target", "target=source", either with a "?" at the end: passed over when
-/// the source does not exist. Throws badInput for a path that is not absolute or has "." or ".." in it.
+/// One word of the setting `sandbox-paths`: "target", "target=source", either with a "?" at the end: passed
+/// over when the source does not exist. Throws badInput for a path that is not absolute or has "." or ".." in
+/// it.
 SandboxPath parseSandboxPath(const std::string &word);
 
 enum class Network {
     isolated, ///< a loopback interface and nothing else
-    host,     ///< the host's (fixed-output builds): then no Unix sockets but connected pairs, see syscall-filter.hh
+    host,     ///< the host's (fixed-output builds): then no Unix sockets but connected pairs, see
+              ///< syscall-filter.hh
 };
 
 /// A plain value. Descriptors stay the caller's and are needed only until spawnSandbox() returns.
 struct SandboxSpec {
     /// firn-sandbox-init.
     std::string initProgram;
-    /// false: the host's file system, network and IPC, but a pid namespace of its own, so that nothing survives the
-    /// build. Then inputs, sandbox paths and the like are not used, uidInside and gidInside are those outside, and
-    /// the build directory is mounted over `buildDirInside` only when it is a mount.
+    /// false: the host's file system, network and IPC, but a pid namespace of its own, so that nothing
+    /// survives the build. Then inputs, sandbox paths and the like are not used, uidInside and gidInside are
+    /// those outside, and the build directory is mounted over `buildDirInside` only when it is a mount.
     bool sandboxed = true;
 
     std::string storeDir = "/nix/store";
-    /// The directory in which the builder makes its outputs, shown at storeDir. Writable by the builder's user; the
-    /// inputs' mount points (empty files and directories) remain in it, so only named outputs may be taken out.
+    /// The directory in which the builder makes its outputs, shown at storeDir. Writable by the builder's
+    /// user; the inputs' mount points (empty files and directories) remain in it, so only named outputs may
+    /// be taken out.
     int scratchStore = -1;
     std::vector<SandboxInput> inputs;
 
-    /// A directory, or (buildDirIsMount) a detached mount of one, such as an executable one made from a noexec file
-    /// system. Writable by the builder's user. −1 when not sandboxed: nothing to mount.
+    /// A directory, or (buildDirIsMount) a detached mount of one, such as an executable one made from a
+    /// noexec file system. Writable by the builder's user. −1 when not sandboxed: nothing to mount.
     int buildDir = -1;
     bool buildDirIsMount = false;
     std::string buildDirInside = "/build";
@@ -66,7 +70,7 @@ struct SandboxSpec {
 
     std::vector<SandboxPath> sandboxPaths;
 
-    std::string builder; ///< path inside
+    std::string builder;           ///< path inside
     std::vector<std::string> args; ///< with argv[0]
     std::vector<std::string> env;  ///< NAME=value, exactly what the builder gets
 
@@ -79,8 +83,8 @@ struct SandboxSpec {
     std::vector<gid_t> groups;
 
     Network network = Network::isolated;
-    bool kvm = false;                 ///< show /dev/kvm
-    bool linux32 = false;             ///< uname says i686, for 32-bit builds on a 64-bit kernel
+    bool kvm = false;     ///< show /dev/kvm
+    bool linux32 = false; ///< uname says i686, for 32-bit builds on a 64-bit kernel
     bool impersonateLinux26 = false;
     std::string hostName = "localhost";
     std::string domainName = "(none)";
@@ -91,12 +95,12 @@ struct SandboxSpec {
     int outputFd = -1; ///< becomes stdout and stderr (stdin is /dev/null)
 };
 
-/// Starts it. Throws badInput for a specification that makes no sense and SysError when no process can be made; what
-/// goes wrong later is the process's result.
+/// Starts it. Throws badInput for a specification that makes no sense and SysError when no process can be
+/// made; what goes wrong later is the process's result.
 BuilderProcess spawnSandbox(const SandboxSpec &spec);
 
-/// Makes one real sandbox that does nothing, as the current user. Throws Error(unsupported) saying what the host
-/// lacks and what to do about it. `sandboxed` false tries the pid namespace of unsandboxed builds alone.
+/// Makes one real sandbox that does nothing, as the current user. Throws Error(unsupported) saying what the
+/// host lacks and what to do about it. `sandboxed` false tries the pid namespace of unsandboxed builds alone.
 void checkSandboxSupport(const std::string &initProgram, bool sandboxed = true);
 
 /// For a result of kind setupFailed: what to do about it on this host; empty when nothing is known.

@@ -8,14 +8,23 @@ namespace firn {
 namespace {
 
 [[noreturn]] void refuse() {
-    throw Error(ErrorKind::unsupported, "sandboxed builds are not implemented on macOS yet: set 'sandbox = false'");
+    throw Error(ErrorKind::unsupported,
+                "sandboxed builds are not implemented on macOS yet: set 'sandbox = false'");
 }
 
 } // namespace
 
-SandboxPath parseSandboxPath(const std::string &) { refuse(); }
-BuilderProcess spawnSandbox(const SandboxSpec &) { refuse(); }
-void checkSandboxSupport(const std::string &, bool) { refuse(); }
-std::string explainSetupFailure(const BuilderResult &) { return ""; }
+SandboxPath parseSandboxPath(const std::string &) {
+    refuse();
+}
+BuilderProcess spawnSandbox(const SandboxSpec &) {
+    refuse();
+}
+void checkSandboxSupport(const std::string &, bool) {
+    refuse();
+}
+std::string explainSetupFailure(const BuilderResult &) {
+    return "";
+}
 
 } // namespace firn

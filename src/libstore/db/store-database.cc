@@ -182,6 +182,7 @@ struct StoreDatabase::Impl {
     std::optional<Statement> selectByHashPart, selectAll, otherReferrer;
     std::optional<Statement> insertRealisation, updateRealisation, selectRealisation;
     std::optional<Statement> insertRealisationReference, selectRealisationReferences;
+    std::optional<Statement> deleteRealisationReferences;
 };
 
 int StoreDatabase::Impl::checkedVersion(const std::filesystem::path &directory) {
@@ -302,6 +303,9 @@ void StoreDatabase::Impl::prepare() {
         insertRealisationReference.emplace(
             database, "insert or replace into RealisationsRefs (referrer, realisationReference) "
                       "values (?, ?)");
+        deleteRealisationReferences.emplace(
+            database, "delete from RealisationsRefs where realisationReference in (select r.id from "
+                      "Realisations r join ValidPaths v on r.outputPath = v.id where v.path = ?)");
         selectRealisationReferences.emplace(
             database, "select r.drvPath, r.outputName, v.path from RealisationsRefs f join Realisations r on "
                       "f.realisationReference = r.id join ValidPaths v on r.outputPath = v.id "
@@ -510,6 +514,10 @@ void StoreDatabase::remove(const StorePath &path) {
             throw Error(ErrorKind::refused, "cannot delete path '{}' because it is in use by '{}'", text,
                         rows.text(0));
         }
+    }
+    if (impl_->deleteRealisationReferences) {
+        // Version 3 of these tables has no trigger for it, and refuses to delete what is referred to.
+        impl_->deleteRealisationReferences->run(text);
     }
     impl_->deletePath->run(text);
 }

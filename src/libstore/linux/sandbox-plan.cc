@@ -53,14 +53,17 @@ class Plan {
         op.mode = 0444;
         op.data = std::move(text);
     }
-    void symlink(const std::string &path, const std::string &target) { place(OpKind::symlink, path).data = target; }
+    void symlink(const std::string &path, const std::string &target) {
+        place(OpKind::symlink, path).data = target;
+    }
     void mount(OpKind kind, const std::string &path, uint32_t mode, const std::string &options) {
         SetupOp &op = place(kind, path);
         op.mode = mode;
         op.data = options;
     }
     /// With the daemon's rights, if it has any: a leased user may not reach the source.
-    void bindPath(const std::string &target, const std::string &source, uint32_t flags, uint32_t early = opEarly) {
+    void bindPath(const std::string &target, const std::string &source, uint32_t flags,
+                  uint32_t early = opEarly) {
         SetupOp &op = place(OpKind::bind, target);
         op.source = SourceKind::path;
         op.sourcePath = source;
@@ -75,7 +78,8 @@ class Plan {
 
   private:
     void parentsOf(const std::string &path) {
-        for (size_t slash = path.find('/', 1); slash != std::string::npos; slash = path.find('/', slash + 1)) {
+        for (size_t slash = path.find('/', 1); slash != std::string::npos;
+             slash = path.find('/', slash + 1)) {
             std::string parent = path.substr(0, slash);
             if (made_.insert(parent).second) {
                 add(OpKind::directory, parent);
@@ -123,10 +127,11 @@ void planDevices(Plan &plan, const SandboxSpec &spec) {
 
 /// The names that builds under Nix see; some print them into what they make.
 void planUserDatabase(Plan &plan, const SandboxSpec &spec) {
-    plan.file("/etc/passwd", fmt::format("root:x:0:0:Nix build user:{}:/noshell\n"
-                                         "nixbld:x:{}:{}:Nix build user:{}:/noshell\n"
-                                         "nobody:x:65534:65534:Nobody:/:/noshell\n",
-                                         spec.buildDirInside, spec.uidInside, spec.gidInside, spec.buildDirInside));
+    plan.file("/etc/passwd",
+              fmt::format("root:x:0:0:Nix build user:{}:/noshell\n"
+                          "nixbld:x:{}:{}:Nix build user:{}:/noshell\n"
+                          "nobody:x:65534:65534:Nobody:/:/noshell\n",
+                          spec.buildDirInside, spec.uidInside, spec.gidInside, spec.buildDirInside));
     plan.file("/etc/group", fmt::format("root:x:0:\nnixbld:!:{}:\nnogroup:x:65534:\n", spec.gidInside));
 }
 
@@ -171,16 +176,16 @@ std::vector<SetupOp> planFileSystem(const SandboxSpec &spec, bool privileged) {
         std::erase_if(ops, [](const SetupOp &op) { return op.kind == OpKind::directory; });
         return ops;
     }
+    // First what is ours alone: the store may lie below any of it (tests keep theirs in /tmp).
     plan.directory("/dev");
     plan.directory("/etc");
-    // Before the store, which may lie below it.
     plan.mount(OpKind::ownMount, "/tmp", 01777, "");
-    planStore(plan, spec);
-    plan.bindDescriptor(spec.buildDirInside, spec.buildDir, spec.buildDirIsMount, opNoDev);
     plan.mount(OpKind::proc, "/proc", 0555, "");
     planDevices(plan, spec);
     planUserDatabase(plan, spec);
     planNetwork(plan, spec);
+    planStore(plan, spec);
+    plan.bindDescriptor(spec.buildDirInside, spec.buildDir, spec.buildDirIsMount, opNoDev);
     planSandboxPaths(plan, spec.sandboxPaths);
     return plan.take();
 }

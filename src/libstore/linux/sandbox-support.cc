@@ -1,5 +1,5 @@
-// What to tell the user of a host on which a sandbox cannot be made. The only true test is to make one; the reasons
-// are then looked for where hosts are known to forbid it.
+// What to tell the user of a host on which a sandbox cannot be made. The only true test is to make one; the
+// reasons are then looked for where hosts are known to forbid it.
 
 #include <cerrno>
 #include <cstdlib>
@@ -29,22 +29,27 @@ std::string readSetting(const char *path) {
 
 std::string explainNamespaces(int error) {
     if (readSetting("/proc/sys/kernel/unprivileged_userns_clone") == "0" && geteuid() != 0) {
-        return "This host lets only root make user namespaces: set kernel.unprivileged_userns_clone=1 with sysctl, or "
+        return "This host lets only root make user namespaces: set kernel.unprivileged_userns_clone=1 with "
+               "sysctl, or "
                "run the daemon as root";
     }
     if (readSetting("/proc/sys/user/max_user_namespaces") == "0") {
-        return "This host allows no user namespaces: set user.max_user_namespaces to some thousands with sysctl";
+        return "This host allows no user namespaces: set user.max_user_namespaces to some thousands with "
+               "sysctl";
     }
     if (readSetting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1" && geteuid() != 0) {
-        return "AppArmor restricts user namespaces on this host: give sandbox-init a profile with 'userns,', set "
+        return "AppArmor restricts user namespaces on this host: give sandbox-init a profile with 'userns,', "
+               "set "
                "kernel.apparmor_restrict_unprivileged_userns=0 with sysctl, or run the daemon as root";
     }
     if (error == ENOSPC) {
-        return "A limit of namespaces is reached: see the settings below /proc/sys/user and how deeply this process "
+        return "A limit of namespaces is reached: see the settings below /proc/sys/user and how deeply this "
+               "process "
                "is nested in user namespaces";
     }
     if (error == ENOSYS || error == EINVAL) {
-        return "The kernel lacks a kind of namespace: Linux 5.12 or later with CONFIG_USER_NS, PID_NS, NET_NS, IPC_NS, "
+        return "The kernel lacks a kind of namespace: Linux 5.12 or later with CONFIG_USER_NS, PID_NS, "
+               "NET_NS, IPC_NS, "
                "UTS_NS and CGROUPS is needed; a container's system call filter may hide clone3";
     }
     return error == EPERM || error == EACCES
@@ -54,10 +59,12 @@ std::string explainNamespaces(int error) {
 
 std::string explainMounts(Step step, int error) {
     if (error == ENOSYS) {
-        return "The kernel lacks the mount calls of Linux 5.12, or a container's system call filter hides them";
+        return "The kernel lacks the mount calls of Linux 5.12, or a container's system call filter hides "
+               "them";
     }
     if (step == Step::mountProc && (error == EPERM || error == EACCES)) {
-        return "The host's own /proc is partly covered, as in a container, and then no new one may be mounted: run the "
+        return "The host's own /proc is partly covered, as in a container, and then no new one may be "
+               "mounted: run the "
                "container with an uncovered /proc (for example --security-opt unmask=/proc/*)";
     }
     bool refused = error == EPERM || error == EACCES;
@@ -101,8 +108,9 @@ std::string explainSetupFailure(const BuilderResult &result) {
     case Step::raiseLoopback:
         return explainNamespaces(result.error);
     case Step::openSource:
-        return result.error == ENOENT ? "It does not exist on the host; a sandbox path that may be missing ends in '?'"
-                                      : explainMounts(result.step, result.error);
+        return result.error == ENOENT
+                   ? "It does not exist on the host; a sandbox path that may be missing ends in '?'"
+                   : explainMounts(result.step, result.error);
     case Step::makeRoot:
     case Step::setMountFlags:
     case Step::attachMount:
@@ -133,8 +141,8 @@ void checkSandboxSupport(const std::string &initProgram, bool sandboxed) {
     spec.outputFd = null.get();
     BuilderResult result = spawnSandbox(spec).wait();
     if (!result.succeeded()) {
-        throw Error(ErrorKind::unsupported, "this host cannot run {}builds: a trial {}", sandboxed ? "sandboxed " : "",
-                    result.describe());
+        throw Error(ErrorKind::unsupported, "this host cannot run {}builds: a trial {}",
+                    sandboxed ? "sandboxed " : "", result.describe());
     }
 }
 

@@ -18,8 +18,9 @@ namespace {
 
 UniqueFd inMemory(const std::string &bytes) {
     if (bytes.size() > sandbox::maxDescriptionSize) {
-        throw Error(ErrorKind::badInput, "the sandbox's description takes {} bytes, more than the limit of {}",
-                    bytes.size(), sandbox::maxDescriptionSize);
+        throw Error(ErrorKind::badInput,
+                    "the sandbox's description takes {} bytes, more than the limit of {}", bytes.size(),
+                    sandbox::maxDescriptionSize);
     }
     UniqueFd memory(memfd_create("sandbox-description", MFD_CLOEXEC));
     if (!memory) {

@@ -30,8 +30,8 @@ void checkRule(int result, const char *what) {
     }
 }
 
-/// The kernel looks at the lower half of a register where an argument is an int; comparing all 64 bits would let
-/// AF_UNIX + 2^32 through.
+/// The kernel looks at the lower half of a register where an argument is an int; comparing all 64 bits would
+/// let AF_UNIX + 2^32 through.
 scmp_arg_cmp hasBits(unsigned arg, uint32_t mask, uint32_t value) {
     return {arg, SCMP_CMP_MASKED_EQ, mask, value};
 }
@@ -53,7 +53,8 @@ class Rules {
     void refuse(const char *call, int error, const std::vector<scmp_arg_cmp> &conditions = {}) {
         int number = seccomp_syscall_resolve_name(call);
         if (number == __NR_SCMP_ERROR) {
-            throw Error(ErrorKind::unsupported, "making the system call filter: libseccomp does not know {}", call);
+            throw Error(ErrorKind::unsupported, "making the system call filter: libseccomp does not know {}",
+                        call);
         }
         auto count = static_cast<unsigned>(conditions.size());
         uint32_t action = SCMP_ACT_ERRNO(static_cast<uint32_t>(error));
@@ -126,11 +127,13 @@ constexpr uint32_t lastKnownCall = 462;
 /// Linux 6.6; libseccomp 2.5.4 does not know its name.
 constexpr uint32_t fchmodat2 = 452;
 
-/// Runs before libseccomp's program, which it falls through to. 32-bit ARM has calls of its own far above the others.
+/// Runs before libseccomp's program, which it falls through to. 32-bit ARM has calls of its own far above the
+/// others.
 std::string prefix() {
     constexpr uint32_t refuse = SECCOMP_RET_ERRNO;
     constexpr uint32_t number = offsetof(struct seccomp_data, nr), arch = offsetof(struct seccomp_data, arch);
-    constexpr uint32_t mode = offsetof(struct seccomp_data, args) + 2 * sizeof(uint64_t); // little-endian: its lower half
+    constexpr uint32_t mode =
+        offsetof(struct seccomp_data, args) + 2 * sizeof(uint64_t); // little-endian: its lower half
     const struct sock_filter program[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, arch),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_ARM, 7, 0),

@@ -1,6 +1,7 @@
 #include "libstore/protocol/server.hh"
 
 #include "libstore/protocol/connection.hh"
+#include "libstore/protocol/session.hh"
 
 namespace firn {
 
@@ -39,8 +40,11 @@ std::unique_ptr<LocalStore> openStore(const Locations &locations, const Settings
     }
 }
 
-void serveClient(WireReader &in, FlushingSink &sink, int inFd, const Peer &peer, const Locations &locations,
-                 Settings &settings) {
+} // namespace
+
+void serveSession(Source &source, FlushingSink &sink, int clientFd, const Peer &peer,
+                  const Locations &locations, Settings &settings, BuildService &builder) {
+    WireReader in(source);
     Handshake handshake = shakeHands(in, sink, peer.trusted);
     TunnelLogger logger(sink, handshake.minor());
     if (handshake.tooOld()) {
@@ -51,18 +55,15 @@ void serveClient(WireReader &in, FlushingSink &sink, int inFd, const Peer &peer,
     logger.startWork();
     logger.stopWork();
     sink.flush();
-    BuildService builder;
-    Connection(in, sink, logger, handshake.minor(), peer, settings, *store, builder, inFd).serve();
+    Connection(in, sink, logger, handshake.minor(), peer, settings, *store, builder, clientFd).serve();
 }
-
-} // namespace
 
 void serveConnection(int inFd, int outFd, const Peer &peer, const Locations &locations, Settings settings) {
     FdSource source(inFd);
-    WireReader in(source);
     SocketSink sink(outFd);
+    BuildService builder;
     try {
-        serveClient(in, sink, inFd, peer, locations, settings);
+        serveSession(source, sink, inFd, peer, locations, settings, builder);
     } catch (const Error &error) {
         if (!isHangUp(error)) {
             throw;

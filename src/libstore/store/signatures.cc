@@ -1,7 +1,5 @@
 #include <algorithm>
 
-#include <nlohmann/json.hpp>
-
 #include "libstore/store/impl.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
@@ -28,13 +26,6 @@ std::vector<SecretKey> readSecretKeys(const Settings &settings) {
     return keys;
 }
 
-/// What is signed: the JSON form without its signatures.
-std::string realisationFingerprint(const Realisation &realisation) {
-    auto json = nlohmann::json::parse(realisation.toJson());
-    json.erase("signatures");
-    return json.dump();
-}
-
 } // namespace
 
 bool LocalStore::Impl::signedByTrustedKey(const std::function<bool(const PublicKey &)> &matches) const {
@@ -45,6 +36,9 @@ bool LocalStore::Impl::signedByTrustedKey(const std::function<bool(const PublicK
 bool LocalStore::isTrusted(const PathInfo &info) {
     if (!settings().requireSigs || info.ultimate || info.isContentAddressed(dir())) {
         return true;
+    }
+    if (info.narSize == 0) {
+        return false; // no signature can be about it
     }
     auto fingerprint = info.fingerprint(dir());
     return impl_->signedByTrustedKey([&](const PublicKey &key) {
@@ -72,7 +66,7 @@ void LocalStore::addSignatures(const StorePath &path, const std::set<std::string
 }
 
 void LocalStore::registerRealisation(const Realisation &realisation, CheckSignatures check) {
-    auto fingerprint = realisationFingerprint(realisation);
+    auto fingerprint = realisation.fingerprint();
     bool trusted = check == CheckSignatures::no || !settings().requireSigs ||
                    impl_->signedByTrustedKey([&](const PublicKey &key) {
                        return std::any_of(
