@@ -185,7 +185,7 @@ class World:
         with open(self.log_file, "ab") as log:
             self.daemon = subprocess.Popen(self.daemon_command() + self.daemon_args, env=environment,
                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
-        machine.wait_until(lambda: self.socket.exists() or self.daemon.poll() is not None, 10)
+        machine.wait_until(lambda: machine.is_listened_on(self.socket) or self.daemon.poll() is not None, 10)
         if self.daemon.poll() is not None:
             status, self.daemon = self.daemon.returncode, None
             raise AssertionError(f"the daemon ended with status {status} as it started:\n{self.log_file.read_text()}")
@@ -384,8 +384,10 @@ class World:
         return problems
 
     def remove(self):
-        subprocess.run(["chmod", "-R", "u+rwX", str(self.root)], stderr=subprocess.DEVNULL, check=False)
-        shutil.rmtree(self.root, ignore_errors=True)
+        # Programs of the system's, since folders may be a hundred thousand levels deep.
+        if not machine.is_root():
+            subprocess.run(["chmod", "-R", "u+rwX", str(self.root)], stderr=subprocess.DEVNULL, check=False)
+        subprocess.run(["rm", "-rf", str(self.root)], check=False)
 
 
 def wait_for_file(path, seconds=20):

@@ -33,7 +33,8 @@ class ReplacementFile {
     /// Makes it canonical and gives it the old file's name.
     void commit();
 
-    /// Name under which the replacement of a root is made, beside it. (Members' are made inside the output.)
+    /// Name under which the replacement of a root is made, beside it: with its hash part, so that a temporary
+    /// root of the scratch path protects it too. (Members' are made inside the output.)
     static std::string rootTemporary(const std::string &rootName);
 
   private:

@@ -80,8 +80,8 @@ void OutputPlacement::clear(const StorePath &path, Move &move) {
     if (!existsAt(store_.storeFd(), path.baseName())) {
         return;
     }
+    // With the hash part of a temporary root, so that no collection takes it.
     StorePath aside(std::string(path.hashPart()) + "-firn-replaced");
-    store_.addTempRoot(aside); // or a collection might take it
     removeTree(store_.storeFd(), aside.baseName());
     moveOutput(store_.storeFd(), path.baseName(), store_.storeFd(), aside.baseName());
     move.aside = aside.baseName();

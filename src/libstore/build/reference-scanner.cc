@@ -25,11 +25,11 @@ inline bool isDigit(char c) {
     return digitTable[static_cast<unsigned char>(c)];
 }
 
-/// Where to look for a hash part in a table of 2^n slots. Eight digits hold 40 of its 160 bits: plenty.
-inline size_t slotOf(const char *text, size_t mask) {
+/// Mixed bits of a hash part's first eight digits, which hold 40 of its 160 bits: plenty.
+inline size_t mixedBits(const char *text) {
     uint64_t head;
     std::memcpy(&head, text, sizeof head);
-    return (head * 0x9e3779b97f4a7c15u >> 32) & mask;
+    return head * 0x9e3779b97f4a7c15u >> 32;
 }
 
 /// Number of bytes at the start of a window of 32 up to and including the last that is no digit; 0: all are.
@@ -62,14 +62,16 @@ uint32_t HashPartSet::add(std::string_view hashPart) {
 
 void HashPartSet::grow() {
     slots_.assign(std::max<size_t>(64, 2 * slots_.size()), 0);
+    filter_.assign(slots_.size() / 8, 0);
     for (uint32_t part = 0; part < parts_.size(); ++part) {
         insert(part);
     }
 }
 
 void HashPartSet::insert(uint32_t part) {
-    size_t mask = slots_.size() - 1;
-    size_t slot = slotOf(parts_[part].data(), mask);
+    size_t mask = slots_.size() - 1, bits = mixedBits(parts_[part].data());
+    filter_[bits / 64 & (filter_.size() - 1)] |= uint64_t(1) << bits % 64;
+    size_t slot = bits & mask;
     while (slots_[slot] != 0) {
         slot = (slot + 1) & mask;
     }
@@ -77,8 +79,11 @@ void HashPartSet::insert(uint32_t part) {
 }
 
 inline void HashPartSet::check(const char *candidate, uint64_t offset, const OnPartHit &onHit) const {
-    size_t mask = slots_.size() - 1;
-    for (size_t slot = slotOf(candidate, mask); slots_[slot] != 0; slot = (slot + 1) & mask) {
+    size_t mask = slots_.size() - 1, bits = mixedBits(candidate);
+    if ((filter_[bits / 64 & (filter_.size() - 1)] >> bits % 64 & 1) == 0) {
+        return;
+    }
+    for (size_t slot = bits & mask; slots_[slot] != 0; slot = (slot + 1) & mask) {
         uint32_t part = slots_[slot] - 1;
         if (std::memcmp(parts_[part].data(), candidate, length) == 0) {
             onHit({offset, part});

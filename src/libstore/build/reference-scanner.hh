@@ -48,6 +48,8 @@ class HashPartSet {
 
     std::vector<std::string> parts_;
     std::vector<uint32_t> slots_; ///< open addressing: number + 1, or 0; a power of two, at most 1/8 full
+    std::vector<uint64_t>
+        filter_; ///< eight bits for each slot, of which at most 1/64 are set: small and fast
 };
 
 /// Scans a stream that comes in blocks of any size; an occurrence across blocks is found as well.

@@ -175,16 +175,8 @@ ScanOptions scanOptions(const Context &context, const ScanTargets &targets, cons
     return options;
 }
 
-/// A new root is made beside the old one: in the store, a collection must know of it.
-void protectRootTemporary(const Context &context, const NewOutput &output) {
-    if (context.scratchInStore && output.tree.root().type != OutputNode::Type::directory) {
-        context.store.addTempRoot(StorePath(ReplacementFile::rootTemporary(output.tree.root().name)));
-    }
-}
-
 void scan(const Context &context, const ScanTargets &targets, NewOutputs &outputs) {
     for (NewOutput &output : outputs) {
-        protectRootTemporary(context, output);
         output.scan =
             scanOutput(context.request.scratchDir, output.tree, scanOptions(context, targets, output));
     }

@@ -1,0 +1,682 @@
+#include <algorithm>
+#include <fstream>
+#include <functional>
+#include <sstream>
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "libstore/build/register-outputs.hh"
+#include "libutil/files.hh"
+#include "libutil/nar.hh"
+#include "unit/expect-error.hh"
+#include "unit/temporary-directory.hh"
+
+namespace firn {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string read(const fs::path &path) {
+    std::ifstream file(path, std::ios::binary);
+    std::ostringstream text;
+    text << file.rdbuf();
+    return text.str();
+}
+
+void write(const fs::path &path, std::string_view text) {
+    std::ofstream(path, std::ios::binary) << text;
+}
+
+struct stat look(const fs::path &path) {
+    struct stat st {};
+    EXPECT_EQ(lstat(path.c_str(), &st), 0) << path;
+    return st;
+}
+
+std::string replaceAll(std::string text, const std::string &from, const std::string &to) {
+    for (size_t place = 0; (place = text.find(from, place)) != std::string::npos; place += to.size()) {
+        text.replace(place, from.size(), to);
+    }
+    return text;
+}
+
+std::set<std::string> namesIn(const fs::path &directory) {
+    std::set<std::string> names;
+    for (const auto &entry : fs::directory_iterator(directory)) {
+        names.insert(entry.path().filename());
+    }
+    return names;
+}
+
+/// A store, and a directory like a sandbox's store beside it.
+class RegisterOutputs : public testing::Test {
+  protected:
+    RegisterOutputs() {
+        fs::create_directory(tmp_ / "scratch");
+        scratch_ = openDirectory(tmp_ / "scratch");
+        request_.scratchDir = scratch_.get();
+        request_.drvPath = StorePath("1111111111111111111111111111111a-thing.drv");
+        derivation_.name = "thing";
+        derivation_.platform = "x86_64-linux";
+        derivation_.builder = "/bin/sh";
+        request_.derivation = &derivation_;
+    }
+
+    static Locations locations(const fs::path &base) {
+        Locations locations;
+        locations.storeDir = StoreDir((base / "store").string());
+        locations.stateDir = base / "var";
+        locations.logDir = base / "log";
+        locations.confDir = base / "etc";
+        return locations;
+    }
+
+    /// An input-addressed output whose builder was told the final path.
+    StorePath addOutput(const std::string &name, char digit) {
+        StorePath path(std::string(32, digit) + "-" + outputPathName("thing", name));
+        derivation_.outputs.insert_or_assign(name, InputAddressedOutput{path});
+        request_.outputs.insert_or_assign(name, ScratchOutput{path, path});
+        return path;
+    }
+
+    /// One whose builder was told another path, as in a build without sandbox; it lies in the store.
+    StorePath addRedirected(const std::string &name, char digit, char scratchDigit) {
+        StorePath path = addOutput(name, digit);
+        StorePath scratch(std::string(32, scratchDigit) + "-" + outputPathName("thing", name));
+        request_.outputs.insert_or_assign(name, ScratchOutput{scratch, path});
+        request_.scratchDir = store_.storeFd();
+        return scratch;
+    }
+
+    void addFixed(const std::string &method, const Hash &hash) {
+        ContentAddressMethod parsed = ContentAddressMethod::parse(method);
+        ContentAddress address{parsed.method, hash};
+        StorePath path = makeContentAddressedPath(store_.dir(), "thing", address, {});
+        derivation_.outputs.insert_or_assign("out", FixedOutput{address});
+        request_.outputs.insert_or_assign("out", ScratchOutput{path, path});
+    }
+
+    fs::path scratchOf(const std::string &name = "out") {
+        fs::path dir = request_.scratchDir == store_.storeFd() ? tmp_ / "store" : tmp_ / "scratch";
+        return dir / request_.outputs.at(name).scratchPath.baseName();
+    }
+    fs::path finalOf(const std::string &name = "out") {
+        return tmp_ / "store" / request_.outputs.at(name).finalPath->baseName();
+    }
+
+    std::map<std::string, PathInfo> run(const RepairHook &repair = nullptr) {
+        return registerOutputs(store_, *logger_, request_, repair);
+    }
+
+    std::string failure(BuildResult::Status status = BuildResult::Status::outputRejected) {
+        try {
+            run();
+        } catch (const BuildFailure &e) {
+            EXPECT_EQ(e.status(), status) << e.message();
+            return e.message();
+        }
+        ADD_FAILURE() << "it did not fail";
+        return "";
+    }
+
+    void expectHashed(const PathInfo &info) {
+        HashAndSize expected = hashNar(store_.storeFd(), info.path.baseName());
+        EXPECT_EQ(info.narHash.prefixed(Encoding::nix32), expected.hash.prefixed(Encoding::nix32));
+        EXPECT_EQ(info.narSize, expected.size);
+        EXPECT_EQ(store_.queryPathInfo(info.path).narHash, info.narHash);
+    }
+
+    TemporaryDirectory tmp_;
+    Settings settings_;
+    std::unique_ptr<Logger> logger_ = makeStderrLogger(Verbosity::warning);
+    LocalStore store_{locations(tmp_.path()), settings_, *logger_};
+    UniqueFd scratch_;
+    Derivation derivation_;
+    RegistrationRequest request_{.derivation = nullptr,
+                                 .drvPath = StorePath("1111111111111111111111111111111a-thing.drv"),
+                                 .outputs = {},
+                                 .scratchDir = -1,
+                                 .possibleReferences = {},
+                                 .builderUid = static_cast<uid_t>(-1),
+                                 .copyFixedOutputs = false,
+                                 .mode = BuildMode::normal,
+                                 .keepFailedCheck = false,
+                                 .url = {}};
+};
+
+TEST_F(RegisterOutputs, MovesAnOutputIntoTheStoreWithHashAndReferences) {
+    StorePath out = addOutput("out", 'a');
+    StorePath used = store_.addText("used", "text", {}).path;
+    StorePath unused = store_.addText("unused", "other text", {}).path;
+    request_.possibleReferences = {used, unused};
+    write(scratchOf(), store_.dir().print(out) + " and " + store_.dir().print(used));
+
+    PathInfo info = run().at("out");
+    EXPECT_EQ(info.references, (StorePathSet{out, used}));
+    EXPECT_EQ(info.deriver, request_.drvPath);
+    EXPECT_TRUE(info.ultimate);
+    expectHashed(info);
+    EXPECT_FALSE(fs::exists(scratchOf()));
+    EXPECT_EQ(store_.queryPathInfo(out).references, info.references);
+}
+
+TEST_F(RegisterOutputs, LeavesAStoreThatStockNixFindsInOrder) {
+    StorePath out = addOutput("out", 'a');
+    StorePath doc = addOutput("doc", 'b');
+    fs::create_directories(scratchOf() / "bin");
+    write(scratchOf() / "bin" / "tool", store_.dir().print(doc));
+    fs::create_symlink("../bin/tool", scratchOf() / "link");
+    write(scratchOf("doc"), "text");
+    run();
+    std::string command = fmt::format("NIX_STORE_DIR={0}/store NIX_STATE_DIR={0}/var NIX_LOG_DIR={0}/log "
+                                      "NIX_CONF_DIR={0}/etc NIX_REMOTE= nix-store",
+                                      tmp_.path().string());
+    EXPECT_EQ(std::system((command + " --verify --check-contents 2>/dev/null").c_str()), 0);
+    EXPECT_EQ(std::system((command + " -q --references " + store_.dir().print(out) + " | grep -qx " +
+                           store_.dir().print(doc))
+                              .c_str()),
+              0);
+}
+
+TEST_F(RegisterOutputs, MakesEverythingCanonical) {
+    addOutput("out", 'a');
+    fs::create_directories(scratchOf() / "shut");
+    write(scratchOf() / "setuid", "x");
+    write(scratchOf() / "shut" / "plain", "y");
+    chmod((scratchOf() / "setuid").c_str(), 06711);
+    chmod((scratchOf() / "shut" / "plain").c_str(), 0000);
+    chmod((scratchOf() / "shut").c_str(), 0000);
+    fs::create_symlink("nowhere", scratchOf() / "link");
+    expectHashed(run().at("out"));
+    EXPECT_EQ(look(finalOf() / "setuid").st_mode & 07777, 0555u);
+    EXPECT_EQ(look(finalOf() / "shut" / "plain").st_mode & 07777, 0444u);
+    EXPECT_EQ(look(finalOf() / "shut").st_mode & 07777, 0555u);
+    for (const char *name : {"", "setuid", "shut", "link"}) {
+        EXPECT_EQ(look(finalOf() / name).st_mtime, 1) << name;
+    }
+}
+
+TEST_F(RegisterOutputs, RewritesScratchPathsInContentsTargetsAndNames) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    std::string text = "at " + store_.dir().print(scratch) + "/bin";
+    fs::create_directories(scratchOf() / ("dir-" + scratch.baseName()) / "deep");
+    fs::path inner = fs::path("dir-" + scratch.baseName()) / "deep";
+    write(scratchOf() / inner / "script", text);
+    write(scratchOf() / inner / "untouched", "nothing");
+    fs::create_symlink(store_.dir().print(scratch) + "/bin", scratchOf() / inner / "link");
+    ino_t untouched = look(scratchOf() / inner / "untouched").st_ino;
+
+    PathInfo info = run().at("out");
+    std::string from = std::string(32, 'c'), to = std::string(32, 'a');
+    fs::path place = finalOf() / replaceAll(inner, from, to);
+    EXPECT_EQ(read(place / "script"), replaceAll(text, from, to));
+    EXPECT_EQ(fs::read_symlink(place / "link"), store_.dir().print(info.path) + "/bin");
+    EXPECT_EQ(namesIn(place), (std::set<std::string>{"script", "untouched", "link"}));
+    EXPECT_EQ(look(place / "untouched").st_ino, untouched);
+    EXPECT_EQ(look(place / "script").st_mode & 07777, 0444u);
+    for (const fs::path &path : {place / "script", place / "link", place, finalOf()}) {
+        EXPECT_EQ(look(path).st_mtime, 1) << path;
+    }
+    EXPECT_EQ(info.references, StorePathSet{info.path});
+    expectHashed(info);
+    EXPECT_FALSE(fs::exists(scratchOf()));
+}
+
+TEST_F(RegisterOutputs, SortsTheArchiveByTheNewNames) {
+    addRedirected("out", 'z', '0');
+    fs::create_directory(scratchOf());
+    write(scratchOf() / std::string(32, '0'), "was first");
+    write(scratchOf() / "m", "was second");
+    expectHashed(run().at("out"));
+}
+
+TEST_F(RegisterOutputs, RewritesANameThatTakesTheOldNameOfAnother) {
+    StorePath a = addRedirected("out", 'b', 'a'); // a becomes b
+    StorePath b = addRedirected("dev", 'c', 'b'); // b becomes c
+    fs::create_directory(scratchOf());
+    write(scratchOf() / std::string(32, 'a'), "one");
+    write(scratchOf() / std::string(32, 'b'), "two");
+    write(scratchOf("dev"), "");
+    // In this scratch directory nothing of that name is valid yet.
+    run();
+    EXPECT_EQ(read(finalOf() / std::string(32, 'b')), "one");
+    EXPECT_EQ(read(finalOf() / std::string(32, 'c')), "two");
+}
+
+TEST_F(RegisterOutputs, RefusesNamesThatBecomeTheSame) {
+    addRedirected("out", 'a', 'c');
+    fs::create_directory(scratchOf());
+    write(scratchOf() / std::string(32, 'a'), "one");
+    write(scratchOf() / std::string(32, 'c'), "two");
+    EXPECT_NE(expectError(ErrorKind::refused, [&] { run(); }).find("two entries"), std::string::npos);
+    EXPECT_FALSE(fs::exists(finalOf()));
+}
+
+TEST_F(RegisterOutputs, RewritesAcrossTheBordersOfBlocks) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    std::string from(scratch.hashPart()), to(32, 'a');
+    fs::create_directory(scratchOf());
+    constexpr size_t block = 256 * 1024;
+    std::map<std::string, std::string> expected;
+    for (size_t shift = 0; shift <= 33; ++shift) {
+        std::string text(2 * block + 100, '.');
+        text.replace(block - shift, 32, from);
+        text.replace(2 * block - 33 + shift, 32, from);
+        std::string name = fmt::format("file-{}", shift);
+        write(scratchOf() / name, text);
+        expected[name] = replaceAll(text, from, to);
+    }
+    expectHashed(run().at("out"));
+    for (const auto &[name, text] : expected) {
+        EXPECT_TRUE(read(finalOf() / name) == text) << name;
+    }
+}
+
+TEST_F(RegisterOutputs, RewritesAFileThatIsNothingButTheScratchPath) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    std::string line = store_.dir().print(scratch), text;
+    while (text.size() < 12 * 1024 * 1024) {
+        text += line;
+    }
+    write(scratchOf(), text);
+    expectHashed(run().at("out"));
+    EXPECT_TRUE(read(finalOf()) == replaceAll(text, std::string(32, 'c'), std::string(32, 'a')));
+}
+
+TEST_F(RegisterOutputs, TakesTheFirstOfOverlappingScratchPaths) {
+    // "…aabb…": the second begins inside the first.
+    std::string first = std::string(16, '1') + std::string(16, '2');
+    std::string second = std::string(16, '2') + std::string(16, '3');
+    addRedirected("out", 'a', 'c');
+    addRedirected("dev", 'b', 'd');
+    request_.outputs.at("out").scratchPath = StorePath(first + "-thing");
+    request_.outputs.at("dev").scratchPath = StorePath(second + "-thing-dev");
+    write(scratchOf("dev"), "");
+    write(scratchOf(), "-" + first + std::string(16, '3') + "-" + second + "-");
+    run();
+    EXPECT_EQ(read(finalOf()),
+              "-" + std::string(32, 'a') + std::string(16, '3') + "-" + std::string(32, 'b') + "-");
+}
+
+TEST_F(RegisterOutputs, LeavesAnOutputAloneThatIsValid) {
+    addOutput("doc", 'd');
+    write(scratchOf("doc"), "first");
+    run();
+    ino_t inode = look(finalOf("doc")).st_ino;
+
+    StorePath doc = addRedirected("doc", 'd', 'f');
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    write(scratchOf("doc"), "second");
+    write(scratchOf(), store_.dir().print(doc));
+    std::map<std::string, PathInfo> infos = run();
+    EXPECT_EQ(look(finalOf("doc")).st_ino, inode);
+    EXPECT_EQ(read(finalOf("doc")), "first");
+    EXPECT_FALSE(fs::exists(scratchOf("doc")));
+    EXPECT_EQ(read(finalOf()), store_.dir().print(infos.at("doc").path));
+    EXPECT_EQ(infos.at("out").references, StorePathSet{infos.at("doc").path});
+}
+
+TEST_F(RegisterOutputs, SaysWhichOutputIsMissing) {
+    StorePath out = addOutput("out", 'a');
+    EXPECT_EQ(failure(),
+              fmt::format("builder for '{}' failed to produce output path for output 'out' at '{}'",
+                          store_.dir().print(request_.drvPath), store_.dir().print(out)));
+}
+
+TEST_F(RegisterOutputs, IgnoresWhatElseLiesThere) {
+    addOutput("out", 'a');
+    write(scratchOf(), "x");
+    write(tmp_ / "scratch" / "junk", "y");
+    EXPECT_EQ(run().size(), 1u);
+    EXPECT_TRUE(fs::exists(tmp_ / "scratch" / "junk"));
+}
+
+TEST_F(RegisterOutputs, NamesAFileOfAForbiddenType) {
+    addOutput("out", 'a');
+    fs::create_directory(scratchOf());
+    mkfifo((scratchOf() / "pipe").c_str(), 0644);
+    std::string message = failure();
+    EXPECT_NE(message.find("-thing/pipe' has an unsupported type: it is a FIFO"), std::string::npos)
+        << message;
+
+    chmod(scratchOf().c_str(), 0755);
+    fs::remove(scratchOf() / "pipe");
+    UniqueFd socketFd(socket(AF_UNIX, SOCK_STREAM, 0));
+    UniqueFd directory = openDirectory(scratchOf());
+    sockaddr_un address{AF_UNIX, {}};
+    std::string path = fmt::format("/proc/self/fd/{}/socket", directory.get());
+    std::copy(path.begin(), path.end(), address.sun_path);
+    ASSERT_EQ(bind(socketFd.get(), reinterpret_cast<sockaddr *>(&address), sizeof address), 0);
+    EXPECT_NE(failure().find("a socket"), std::string::npos);
+    EXPECT_TRUE(store_.queryAllValidPaths().empty());
+}
+
+TEST_F(RegisterOutputs, RefusesARootThatOthersCouldWrite) {
+    addOutput("out", 'a');
+    fs::create_directory(scratchOf());
+    for (mode_t mode : {0775, 0757}) {
+        chmod(scratchOf().c_str(), mode);
+        EXPECT_NE(failure().find("suspicious ownership or permission on '"), std::string::npos);
+    }
+}
+
+TEST_F(RegisterOutputs, RefusesFilesOfSomebodyElse) {
+    if (geteuid() != 0) {
+        request_.builderUid = geteuid() + 1; // all is somebody else's
+    } else {
+        request_.builderUid = 4711;
+    }
+    addOutput("out", 'a');
+    fs::create_directory(scratchOf());
+    write(scratchOf() / "file", "x");
+    EXPECT_NE(failure().find("suspicious ownership or permission"), std::string::npos);
+    if (geteuid() == 0) {
+        ASSERT_EQ(chown(scratchOf().c_str(), 4711, 4711), 0);
+        EXPECT_NE(failure().find("invalid ownership on file"), std::string::npos);
+    }
+}
+
+TEST_F(RegisterOutputs, KeepsHardLinksInsideAndAcrossOutputs) {
+    if (geteuid() == 0) {
+        request_.builderUid = 4711;
+    }
+    addOutput("out", 'a');
+    addOutput("dev", 'b');
+    fs::create_directory(scratchOf());
+    write(scratchOf() / "one", "x");
+    fs::create_hard_link(scratchOf() / "one", scratchOf() / "two");
+    fs::create_hard_link(scratchOf() / "one", scratchOf("dev"));
+    if (geteuid() == 0) {
+        ASSERT_EQ(chown(scratchOf().c_str(), 4711, 4711), 0);
+        ASSERT_EQ(chown((scratchOf() / "one").c_str(), 4711, 4711), 0);
+    }
+    run();
+    EXPECT_EQ(look(finalOf() / "one").st_ino, look(finalOf() / "two").st_ino);
+    EXPECT_EQ(look(finalOf() / "one").st_ino, look(finalOf("dev")).st_ino);
+    EXPECT_EQ(look(finalOf() / "one").st_uid, geteuid());
+}
+
+TEST_F(RegisterOutputs, TakesACopyOfAFileThatHasNamesOutside) {
+    addOutput("out", 'a');
+    fs::create_directory(scratchOf());
+    write(scratchOf() / "file", "x");
+    fs::create_hard_link(scratchOf() / "file", tmp_ / "outside");
+    PathInfo info = run().at("out");
+    EXPECT_NE(look(finalOf() / "file").st_ino, look(tmp_ / "outside").st_ino);
+    EXPECT_EQ(look(finalOf() / "file").st_nlink, 1u);
+    EXPECT_EQ(look(finalOf()).st_mtime, 1);
+    EXPECT_EQ(look(finalOf()).st_mode & 07777, 0555u);
+    expectHashed(info);
+}
+
+TEST_F(RegisterOutputs, ReportsACycleBetweenOutputs) {
+    StorePath out = addOutput("out", 'a');
+    StorePath dev = addOutput("dev", 'b');
+    write(scratchOf(), dev.baseName());
+    write(scratchOf("dev"), out.baseName());
+    EXPECT_EQ(failure(), fmt::format("cycle detected in build of '{}' in the references of output 'dev' from "
+                                     "output 'out'",
+                                     store_.dir().print(request_.drvPath)));
+    EXPECT_TRUE(fs::exists(scratchOf()));
+    EXPECT_FALSE(store_.isValidPath(out));
+}
+
+TEST_F(RegisterOutputs, TakesAFixedOutputWithTheRightHash) {
+    for (HashAlgorithm algorithm :
+         {HashAlgorithm::md5, HashAlgorithm::sha1, HashAlgorithm::sha256, HashAlgorithm::sha512}) {
+        std::string name(hashAlgorithmName(algorithm));
+        addFixed(name, hashString(algorithm, "flat"));
+        write(scratchOf(), "flat");
+        PathInfo flat = run().at("out");
+        EXPECT_TRUE(flat.isContentAddressed(store_.dir())) << name;
+
+        StringSink nar;
+        dumpNarOfString("recursive", nar);
+        addFixed("r:" + name, hashString(algorithm, nar.text));
+        write(scratchOf(), "recursive");
+        PathInfo recursive = run().at("out");
+        EXPECT_TRUE(recursive.isContentAddressed(store_.dir())) << name;
+        expectHashed(recursive);
+    }
+}
+
+TEST_F(RegisterOutputs, ReportsTheHashesOfAWrongFixedOutput) {
+    Hash wanted = hashString(HashAlgorithm::sha256, "wanted"), got = hashString(HashAlgorithm::sha256, "got");
+    addFixed("sha256", wanted);
+    request_.url = "https://example.org/thing";
+    write(scratchOf(), "got");
+    EXPECT_EQ(failure(), fmt::format("hash mismatch in fixed-output derivation '{}':\n  likely URL: "
+                                     "https://example.org/thing\n  specified: {}\n     got:    {}",
+                                     store_.dir().print(request_.drvPath), wanted.sri(), got.sri()));
+    EXPECT_TRUE(store_.queryAllValidPaths().empty());
+}
+
+TEST_F(RegisterOutputs, RefusesAFlatOutputThatIsNoPlainFile) {
+    addFixed("sha256", hashString(HashAlgorithm::sha256, "x"));
+    write(scratchOf(), "x");
+    chmod(scratchOf().c_str(), 0755);
+    EXPECT_NE(failure().find("should be a non-executable regular file"), std::string::npos);
+    fs::remove(scratchOf());
+    fs::create_directory(scratchOf());
+    EXPECT_NE(failure().find("should be a non-executable regular file"), std::string::npos);
+}
+
+TEST_F(RegisterOutputs, RefusesReferencesInAFixedOutput) {
+    StorePath used = store_.addText("used", "text", {}).path;
+    request_.possibleReferences = {used};
+    addFixed("sha256", hashString(HashAlgorithm::sha256, used.baseName()));
+    write(scratchOf(), used.baseName());
+    EXPECT_NE(failure().find("must not reference store paths"), std::string::npos);
+}
+
+TEST_F(RegisterOutputs, PutsFixedOutputsOnNewInodes) {
+    request_.copyFixedOutputs = true;
+    std::string text(1000000, 'x');
+    addFixed("sha256", hashString(HashAlgorithm::sha256, text));
+    write(scratchOf(), text);
+    UniqueFd held(open(scratchOf().c_str(), O_RDWR));
+    expectHashed(run().at("out"));
+    ASSERT_EQ(pwrite(held.get(), "evil", 4, 0), 4);
+    EXPECT_TRUE(read(finalOf()) == text);
+
+    StringSink nar;
+    fs::create_directory(tmp_ / "same");
+    write(tmp_ / "same" / "file", "inner");
+    dumpNar(tmp_.fd(), "same", nar);
+    addFixed("r:sha256", hashString(HashAlgorithm::sha256, nar.text));
+    fs::create_directory(scratchOf());
+    write(scratchOf() / "file", "inner");
+    held.reset(open((scratchOf() / "file").c_str(), O_RDWR));
+    expectHashed(run().at("out"));
+    ASSERT_EQ(pwrite(held.get(), "evil", 4, 0), 4);
+    EXPECT_EQ(read(finalOf() / "file"), "inner");
+    EXPECT_EQ(look(finalOf()).st_mode & 07777, 0555u);
+}
+
+TEST_F(RegisterOutputs, ChecksWhatItMayReferTo) {
+    StorePath used = store_.addText("used", "text", {}).path;
+    StorePath user = store_.addText("user", used.baseName(), {used}).path;
+    request_.possibleReferences = {used, user};
+    StorePath out = addOutput("out", 'a');
+    write(scratchOf(), user.baseName());
+    std::string message = fmt::format("output '{}' is not allowed to refer to the following paths:\n  {}",
+                                      store_.dir().print(out), store_.dir().print(used));
+
+    derivation_.env = {{"disallowedRequisites", store_.dir().print(used)}};
+    EXPECT_EQ(failure(), message);
+    derivation_.env = {{"allowedRequisites", store_.dir().print(user)}};
+    EXPECT_EQ(failure(), message);
+    derivation_.env = {{"allowedReferences", ""}};
+    EXPECT_EQ(failure(), replaceAll(message, used.baseName(), user.baseName()));
+    derivation_.env = {{"allowedReferences", "nonsense"}};
+    EXPECT_EQ(failure(), "derivation contains an illegal reference specifier 'nonsense'");
+    EXPECT_FALSE(store_.isValidPath(out));
+
+    derivation_.env = {{"allowedReferences", store_.dir().print(user)},
+                       {"allowedRequisites", store_.dir().print(user) + " " + store_.dir().print(used)},
+                       {"disallowedReferences", store_.dir().print(used)}};
+    EXPECT_EQ(run().at("out").references, StorePathSet{user});
+}
+
+TEST_F(RegisterOutputs, ChecksSizes) {
+    StorePath out = addOutput("out", 'a');
+    write(scratchOf(), std::string(1000, 'x'));
+    derivation_.env = {{"__json", R"({"outputChecks":{"out":{"maxSize":1000}}})"}};
+    EXPECT_EQ(failure(), fmt::format("path '{}' is too large at 1112 bytes; limit is 1000 bytes",
+                                     store_.dir().print(out)));
+    derivation_.env = {{"__json", R"({"outputChecks":{"out":{"maxClosureSize":1111}}})"}};
+    EXPECT_EQ(failure(), fmt::format("closure of path '{}' is too large at 1112 bytes; limit is 1111 bytes",
+                                     store_.dir().print(out)));
+    derivation_.env = {{"__json", R"({"outputChecks":{"out":{"maxSize":1112}}})"}};
+    run();
+}
+
+TEST_F(RegisterOutputs, SaysNothingWhenACheckComesOutTheSame) {
+    StorePath out = addOutput("out", 'a');
+    write(scratchOf(), "same " + out.baseName());
+    PathInfo before = run().at("out");
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    request_.mode = BuildMode::check;
+    write(scratchOf(), "same " + scratch.baseName());
+    EXPECT_EQ(run().at("out").narHash, before.narHash);
+    EXPECT_FALSE(fs::exists(scratchOf()));
+}
+
+TEST_F(RegisterOutputs, ReportsACheckThatDiffersAndKeepsItOnRequest) {
+    StorePath out = addOutput("out", 'a');
+    write(scratchOf(), "first");
+    run();
+    request_.mode = BuildMode::check;
+    write(scratchOf(), "second");
+    std::string message = fmt::format("derivation '{}' may not be deterministic: output '{}' differs",
+                                      store_.dir().print(request_.drvPath), store_.dir().print(out));
+    EXPECT_EQ(failure(BuildResult::Status::notDeterministic), message);
+    request_.keepFailedCheck = true;
+    EXPECT_EQ(failure(BuildResult::Status::notDeterministic),
+              message + " from '" + store_.dir().print(out) + ".check'");
+    EXPECT_EQ(read(finalOf().string() + ".check"), "second");
+    EXPECT_EQ(read(finalOf()), "first");
+}
+
+TEST_F(RegisterOutputs, RepairReplacesWhatIsThere) {
+    StorePath out = addOutput("out", 'a');
+    fs::create_directory(scratchOf());
+    write(scratchOf() / "file", "good");
+    run();
+    chmod((finalOf() / "file").c_str(), 0644);
+    write(finalOf() / "file", "damaged");
+    request_.mode = BuildMode::repair;
+    fs::create_directory(scratchOf());
+    write(scratchOf() / "file", "good");
+    expectHashed(run().at("out"));
+    EXPECT_EQ(read(finalOf() / "file"), "good");
+    std::set<std::string> names = namesIn(tmp_ / "store");
+    names.erase(".links");
+    EXPECT_EQ(names, std::set<std::string>{out.baseName()});
+}
+
+TEST_F(RegisterOutputs, RemovesWhatLiesAtTheFinalPathWithoutBeingValid) {
+    addOutput("out", 'a');
+    fs::create_directories(finalOf() / "left" / "behind");
+    write(finalOf() / "left" / "file", "evil");
+    chmod((finalOf() / "left").c_str(), 0000);
+    write(scratchOf(), "good");
+    expectHashed(run().at("out"));
+    EXPECT_EQ(read(finalOf()), "good");
+}
+
+TEST_F(RegisterOutputs, LeavesTheStoreAsItWasWhenRegistrationFails) {
+    StorePath missing(std::string(32, 'm') + "-missing");
+    request_.possibleReferences = {missing}; // claimed to be valid, but is not
+    StorePath out = addOutput("out", 'a');
+    StorePath dev = addOutput("dev", 'b');
+    fs::create_directory(scratchOf());
+    write(scratchOf() / "file", missing.baseName());
+    write(scratchOf("dev"), out.baseName());
+    std::set<std::string> before = namesIn(tmp_ / "store");
+    EXPECT_THROW(run(), Error);
+    EXPECT_EQ(namesIn(tmp_ / "store"), before);
+    EXPECT_FALSE(store_.isValidPath(out));
+    EXPECT_FALSE(store_.isValidPath(dev));
+    EXPECT_TRUE(fs::exists(scratchOf() / "file"));
+}
+
+TEST_F(RegisterOutputs, AppliesTheRepairsOfTouchedFilesAlone) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    fs::create_directory(scratchOf());
+    write(scratchOf() / "program", "sum=0000 " + scratch.baseName());
+    write(scratchOf() / "other", "sum=0000");
+    std::vector<FilePatches> seen;
+    PathInfo info =
+        run([&](int dir, const std::string &name, const std::vector<FilePatches> &touched) {
+            EXPECT_TRUE(existsAt(dir, name));
+            seen = touched;
+            return std::vector<FilePatches>{{"program", {{Patch::Place::contents, 4, "1234"}}, false}};
+        }).at("out");
+    ASSERT_EQ(seen.size(), 1u);
+    EXPECT_EQ(seen[0].path, "program");
+    ASSERT_EQ(seen[0].patches.size(), 1u);
+    EXPECT_EQ(seen[0].patches[0].offset, 9u);
+    EXPECT_EQ(seen[0].patches[0].bytes, std::string(32, 'a'));
+    EXPECT_EQ(read(finalOf() / "program"), "sum=1234 " + info.path.baseName());
+    expectHashed(info);
+}
+
+TEST_F(RegisterOutputs, RepairsAFileThatIsRewrittenEverywhere) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    std::string text = "head";
+    while (text.size() < 4 * 1024 * 1024) {
+        text += scratch.baseName();
+    }
+    write(scratchOf(), text);
+    uint64_t middle = text.find("-thing", 2 * 1024 * 1024);
+    auto repairAt = [](uint64_t offset) {
+        return [offset](int, const std::string &, const std::vector<FilePatches> &touched) {
+            EXPECT_EQ(touched.size(), 1u);
+            EXPECT_TRUE(touched[0].everywhere);
+            EXPECT_TRUE(touched[0].patches.empty());
+            return std::vector<FilePatches>{{"", {{Patch::Place::contents, offset, "+"}}, false}};
+        };
+    };
+    expectError(ErrorKind::refused, [&] { run(repairAt(middle - 1)); });
+    expectHashed(run(repairAt(middle)).at("out"));
+    std::string expected = replaceAll(text, std::string(32, 'c'), std::string(32, 'a'));
+    expected[middle] = '+';
+    EXPECT_TRUE(read(finalOf()) == expected);
+}
+
+TEST_F(RegisterOutputs, RefusesRepairsThatAreNoneOfTheirBusiness) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    fs::create_directory(scratchOf());
+    write(scratchOf() / "program", scratch.baseName());
+    write(scratchOf() / "other", "x");
+    auto answer = [](FilePatches patches) {
+        return [patches](int, const std::string &, const std::vector<FilePatches> &) {
+            return std::vector<FilePatches>{patches};
+        };
+    };
+    Patch x{Patch::Place::contents, 0, "x"};
+    expectError(ErrorKind::refused, [&] { run(answer({"other", {x}, false})); });
+    expectError(ErrorKind::refused, [&] { run(answer({"../other", {x}, false})); });
+    expectError(ErrorKind::refused, [&] { run(answer({"program", {x}, false})); });
+    expectError(ErrorKind::refused, [&] {
+        run(answer({"program", {{Patch::Place::contents, scratch.baseName().size(), "x"}}, false}));
+    });
+    EXPECT_FALSE(fs::exists(finalOf()));
+}
+
+TEST_F(RegisterOutputs, RefusesOutputsWhosePathIsNotKnown) {
+    addOutput("out", 'a');
+    derivation_.outputs.insert_or_assign("out", FloatingOutput{{ContentMethod::nar, HashAlgorithm::sha256}});
+    request_.outputs.at("out").finalPath.reset();
+    write(scratchOf(), "x");
+    expectError(ErrorKind::unsupported, [&] { run(); });
+}
+
+} // namespace
+} // namespace firn
