@@ -68,12 +68,13 @@ TEST(BuilderEnvironment, isTheOneThatStockNixMakes) {
     BasicDerivation drv = plainDerivation();
     BuilderEnvironment made = makeBuilderEnvironment(inputFor(drv));
     std::string file = ".attr-1lak0mvllw8rv9i9ygkglvhqsq19qi9ynl4bi7gbf69ab5nzw89a";
-    EXPECT_EQ(sorted(made.list()),
-              withDirectories({"HOME=/somewhere", "outputs=out dev", "NIX_BUILD_CORES=3",
-                               "dev=" + store.print(plainDev), "text=hello " + store.print(plainOut),
-                               "bigPath=" + top + "/" + file, "builder=/bin/sh", "NIX_LOG_FD=2",
-                               "out=" + store.print(plainOut), "TERM=xterm-256color", "PATH=/path-not-set",
-                               "system=x86_64-linux", "passAsFile=big", "NIX_STORE=" + store.str(), "name=plain"}));
+    EXPECT_EQ(
+        sorted(made.list()),
+        withDirectories({"HOME=/somewhere", "outputs=out dev", "NIX_BUILD_CORES=3",
+                         "dev=" + store.print(plainDev), "text=hello " + store.print(plainOut),
+                         "bigPath=" + top + "/" + file, "builder=/bin/sh", "NIX_LOG_FD=2",
+                         "out=" + store.print(plainOut), "TERM=xterm-256color", "PATH=/path-not-set",
+                         "system=x86_64-linux", "passAsFile=big", "NIX_STORE=" + store.str(), "name=plain"}));
     StringMap files{{file, "large text for " + store.print(plainDev)}};
     EXPECT_EQ(made.files, files);
     EXPECT_EQ(made.builder, "/bin/sh");
@@ -98,9 +99,9 @@ TEST(BuilderEnvironment, passesNamedHostVariablesToFixedOutputBuildsOnly) {
     };
     BuilderEnvironment made = makeBuilderEnvironment(input);
     EXPECT_EQ(sorted(made.list()),
-              withDirectories({"HOME=/homeless-shelter", "NIX_BUILD_CORES=3", "NIX_OUTPUT_CHECKED=1", "NIX_LOG_FD=2",
-                               "http_proxy=http://p:1", "no_such_thing=", "TERM=xterm-256color", "PATH=/path-not-set",
-                               "NIX_STORE=" + store.str()}));
+              withDirectories({"HOME=/homeless-shelter", "NIX_BUILD_CORES=3", "NIX_OUTPUT_CHECKED=1",
+                               "NIX_LOG_FD=2", "http_proxy=http://p:1", "no_such_thing=",
+                               "TERM=xterm-256color", "PATH=/path-not-set", "NIX_STORE=" + store.str()}));
 
     BasicDerivation plain = plainDerivation();
     BuilderEnvironmentInput other = inputFor(plain);
@@ -115,8 +116,8 @@ TEST(BuilderEnvironment, givesStructuredAttributesAsTwoFilesAndNoVariables) {
     input.structured = {"{\"p\":\"/02qcpld1y6xhs5gz9bchpxaw0xdhmsp5dv88lh25r2ss44kh8dxz\"}", "declare p"};
     BuilderEnvironment made = makeBuilderEnvironment(input);
     EXPECT_EQ(sorted(made.list()),
-              withDirectories({"HOME=/homeless-shelter", "NIX_BUILD_CORES=3", "NIX_LOG_FD=2", "TERM=xterm-256color",
-                               "PATH=/path-not-set", "NIX_STORE=" + store.str(),
+              withDirectories({"HOME=/homeless-shelter", "NIX_BUILD_CORES=3", "NIX_LOG_FD=2",
+                               "TERM=xterm-256color", "PATH=/path-not-set", "NIX_STORE=" + store.str(),
                                "NIX_ATTRS_SH_FILE=" + top + "/.attrs.sh",
                                "NIX_ATTRS_JSON_FILE=" + top + "/.attrs.json"}));
     StringMap files{{".attrs.json", "{\"p\":\"" + store.print(plainDev) + "\"}"}, {".attrs.sh", "declare p"}};
@@ -128,7 +129,8 @@ TEST(BuilderEnvironment, namesScratchPathsWhereverFinalOnesWere) {
     drv.args = {"--into", store.print(plainOut) + "/bin"};
     drv.builder = store.print(plainDev) + "/builder";
     BuilderEnvironmentInput input = inputFor(drv);
-    StorePath scratchOut("00000000000000000000000000000000-plain"), scratchDev("11111111111111111111111111111111-plain-dev");
+    StorePath scratchOut("00000000000000000000000000000000-plain"),
+        scratchDev("11111111111111111111111111111111-plain-dev");
     input.scratchPaths = {{"out", scratchOut}, {"dev", scratchDev}};
     BuilderEnvironment made = makeBuilderEnvironment(input);
     EXPECT_EQ(made.variables.at("out"), store.print(scratchOut));

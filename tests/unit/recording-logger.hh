@@ -16,8 +16,8 @@ class RecordingLogger : public Logger {
     void log(Verbosity level, std::string_view message) override {
         add(fmt::format("log {} {}", static_cast<int>(level), message));
     }
-    void startActivity(ActivityId, Verbosity, ActivityType type, std::string_view text, const LogFields &fields,
-                       ActivityId) override {
+    void startActivity(ActivityId, Verbosity, ActivityType type, std::string_view text,
+                       const LogFields &fields, ActivityId) override {
         add(fmt::format("start {} {}{}", static_cast<int>(type), text, print(fields)));
     }
     void stopActivity(ActivityId) override { add("stop"); }

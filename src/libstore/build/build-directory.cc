@@ -30,7 +30,8 @@ void checkBase(int fd, const std::filesystem::path &path) {
     bool foreign = st.st_uid != 0 && st.st_uid != geteuid();
     if (open || foreign) {
         throw Error(ErrorKind::refused,
-                    "'{}' cannot hold build directories: {}; set 'build-dir' to a directory of your own", path.string(),
+                    "'{}' cannot hold build directories: {}; set 'build-dir' to a directory of your own",
+                    path.string(),
                     open ? "it is world-writable without a sticky bit" : "it belongs to another user");
     }
 }
@@ -45,8 +46,8 @@ UniqueFd openOwned(int dir, const std::string &name) {
     return fd;
 }
 
-/// Changes the owner of everything in a tree that belongs to `from`: a hard link to somebody else's file stays
-/// theirs. Nothing of the build runs any more, so names mean the same from one call to the next.
+/// Changes the owner of everything in a tree that belongs to `from`: a hard link to somebody else's file
+/// stays theirs. Nothing of the build runs any more, so names mean the same from one call to the next.
 class OwnerChange {
   public:
     OwnerChange(uid_t from, uid_t uid, gid_t gid) : from_(from), uid_(uid), gid_(gid) {}
@@ -80,7 +81,8 @@ class OwnerChange {
         }
         if (S_ISDIR(st.st_mode)) {
             if (levels_.size() == maxKeptDepth) {
-                throw Error(ErrorKind::failure, "directories nested deeper than {} keep their owner", maxKeptDepth);
+                throw Error(ErrorKind::failure, "directories nested deeper than {} keep their owner",
+                            maxKeptDepth);
             }
             UniqueFd fd = openDirectoryAt(dir, name);
             std::vector<std::string> names = listDirectory(fd.get());
@@ -98,10 +100,15 @@ class OwnerChange {
 // ---- one directory
 
 BuildDirectory::BuildDirectory(BuildDirectories &parent, std::string name, UniqueFd fd)
-    : parent_(&parent), name_(std::move(name)), path_(parent.basePath_ / parent.name_ / name_), fd_(std::move(fd)) {}
+    : parent_(&parent),
+      name_(std::move(name)),
+      path_(parent.basePath_ / parent.name_ / name_),
+      fd_(std::move(fd)) {}
 
 BuildDirectory::BuildDirectory(BuildDirectory &&other) noexcept
-    : parent_(std::exchange(other.parent_, nullptr)), name_(std::move(other.name_)), path_(std::move(other.path_)),
+    : parent_(std::exchange(other.parent_, nullptr)),
+      name_(std::move(other.name_)),
+      path_(std::move(other.path_)),
       fd_(std::move(other.fd_)) {}
 
 BuildDirectory::~BuildDirectory() {
@@ -211,7 +218,8 @@ BuildDirectory BuildDirectories::make() {
             return BuildDirectory(*this, name, std::move(fd));
         }
     }
-    throw Error(ErrorKind::failure, "making a build directory in '{}': each one was swept away by another process",
+    throw Error(ErrorKind::failure,
+                "making a build directory in '{}': each one was swept away by another process",
                 (basePath_ / name_).string());
 }
 

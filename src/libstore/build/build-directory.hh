@@ -10,10 +10,10 @@
 #include "libstore/store/settings.hh"
 #include "libutil/file-descriptor.hh"
 
-// Where builds have their temporary directory. All lie in one directory of our own, `<base>/firn-<uid>`, which no
-// other user can enter: a build may open its own directory's permissions, or plant setuid programs in it, and nobody
-// is the worse for it. Each build's directory is locked (flock) as long as its daemon lives, so what a killed
-// daemon left behind can be told from what is in use, and is swept by the next one.
+// Where builds have their temporary directory. All lie in one directory of our own, `<base>/firn-<uid>`,
+// which no other user can enter: a build may open its own directory's permissions, or plant setuid programs
+// in it, and nobody is the worse for it. Each build's directory is locked (flock) as long as its daemon
+// lives, so what a killed daemon left behind can be told from what is in use, and is swept by the next one.
 
 namespace firn {
 
@@ -52,8 +52,8 @@ class BuildDirectory {
 
 class BuildDirectories {
   public:
-    /// Opens, or makes, the common directory and sweeps it. `builders`: the group of build users, who must be able
-    /// to reach their directories by path when they are not sandboxed; nullopt: builds run as ourselves.
+    /// Opens, or makes, the common directory and sweeps it. `builders`: the group of build users, who must be
+    /// able to reach their directories by path when they are not sandboxed; nullopt: builds run as ourselves.
     /// Refuses a base directory in which others could replace what is ours.
     BuildDirectories(const std::filesystem::path &base, std::optional<gid_t> builders);
     ~BuildDirectories();

@@ -13,15 +13,17 @@ namespace firn {
 namespace {
 
 constexpr std::string_view messagePrefix = "@nix ";
-constexpr size_t maxActivities = 256;   // open at once, of one builder
-constexpr size_t maxFields = 16;        // of one message
-constexpr size_t maxTextLength = 4096;  // of one message's text
+constexpr size_t maxActivities = 256;  // open at once, of one builder
+constexpr size_t maxFields = 16;       // of one message
+constexpr size_t maxTextLength = 4096; // of one message's text
 constexpr size_t maxTailLine = 4096;
 
 using Json = nlohmann::json;
 
 /// Nothing a builder sends has structure below an array of fields.
-bool isShallow(int depth, Json::parse_event_t, Json &) { return depth <= 4; }
+bool isShallow(int depth, Json::parse_event_t, Json &) {
+    return depth <= 4;
+}
 
 bool readNumber(const Json &object, const char *key, uint64_t &result) {
     auto found = object.find(key);
@@ -233,7 +235,8 @@ void LogFile::compress(int action) {
         compressor_->stream.avail_out = sizeof buffer;
         state = BZ2_bzCompress(&compressor_->stream, action);
         if (state < 0) {
-            throw Error(ErrorKind::failure, "compressing build log '{}': bzip2 error {}", path_.string(), state);
+            throw Error(ErrorKind::failure, "compressing build log '{}': bzip2 error {}", path_.string(),
+                        state);
         }
         writeFull(fd_.get(), std::string_view(buffer, sizeof buffer - compressor_->stream.avail_out));
     } while (action == BZ_FINISH && state != BZ_STREAM_END);
@@ -242,7 +245,10 @@ void LogFile::compress(int action) {
 // ---- all of it
 
 BuildLog::BuildLog(Logger &logger, Activity &activity, std::optional<LogFile> file, size_t tailLength)
-    : logger_(logger), activity_(activity), file_(std::move(file)), tailLength_(tailLength),
+    : logger_(logger),
+      activity_(activity),
+      file_(std::move(file)),
+      tailLength_(tailLength),
       splitter_([this](std::string_view line) { handleLine(line); }) {}
 
 void BuildLog::write(std::string_view bytes) {
@@ -306,9 +312,8 @@ void BuildLog::startActivity(const BuilderMessage &message) {
         return;
     }
     auto level = static_cast<Verbosity>(std::min<uint64_t>(message.level, 7));
-    activities_.emplace(message.id,
-                        std::make_unique<Activity>(logger_, level, ActivityType::fileTransfer, message.text,
-                                                   message.fields, activity_.id()));
+    activities_.emplace(message.id, std::make_unique<Activity>(logger_, level, ActivityType::fileTransfer,
+                                                               message.text, message.fields, activity_.id()));
 }
 
 } // namespace firn

@@ -13,15 +13,15 @@
 #include "libutil/file-descriptor.hh"
 #include "libutil/logging.hh"
 
-// What a builder prints. The bytes go to the build's log file as they are; cut into lines they go to the client
-// and, the last of them, into the failure message. A line "@nix {json}" (the internal-json format of Nix's
-// loggers) is a message to the daemon: phases are shown, activities passed on where an untrusted build may
-// have any. All of it is written by a build: every length here has a bound.
+// What a builder prints. The bytes go to the build's log file as they are; cut into lines they go to the
+// client and, the last of them, into the failure message. A line "@nix {json}" (the internal-json format of
+// Nix's loggers) is a message to the daemon: phases are shown, activities passed on where an untrusted build
+// may have any. All of it is written by a build: every length here has a bound.
 
 namespace firn {
 
-/// Cuts bytes into lines. A carriage return moves back to the line's start, as on a terminal. A line longer than
-/// `maxLength` is handed on in pieces.
+/// Cuts bytes into lines. A carriage return moves back to the line's start, as on a terminal. A line longer
+/// than `maxLength` is handed on in pieces.
 class LineSplitter {
   public:
     static constexpr size_t maxLength = 64 * 1024;

@@ -19,8 +19,9 @@ BuildResult opaqueResult(LocalStore &store, const StorePath &path) {
         result.status = Status::alreadyValid;
     } else {
         result.status = Status::noSubstituters;
-        result.errorMessage = fmt::format("path '{}' does not exist and cannot be created (there are no substituters)",
-                                          store.dir().print(path));
+        result.errorMessage =
+            fmt::format("path '{}' does not exist and cannot be created (there are no substituters)",
+                        store.dir().print(path));
     }
     return result;
 }
@@ -58,13 +59,15 @@ std::string summary(const StoreDir &store, const std::vector<DerivedPath> &paths
 
 } // namespace
 
-std::vector<BuildResult> buildPaths(BuildContext &context, const std::vector<DerivedPath> &paths, BuildMode mode) {
+std::vector<BuildResult> buildPaths(BuildContext &context, const std::vector<DerivedPath> &paths,
+                                    BuildMode mode) {
     std::vector<BuildResult> results(paths.size());
     BuildWorker worker(context);
     for (size_t i = 0; i < paths.size(); i++) {
         if (const auto *built = std::get_if<BuiltPath>(&paths[i])) {
             BuildResult &result = results[i];
-            worker.loop.spawn([&worker, built, mode, &result] { return buildOne(worker, *built, mode, result); });
+            worker.loop.spawn(
+                [&worker, built, mode, &result] { return buildOne(worker, *built, mode, result); });
         } else {
             results[i] = opaqueResult(context.store, std::get<OpaquePath>(paths[i]).path);
             worker.endUnlessKeepGoing(results[i]);

@@ -20,8 +20,9 @@ struct BuildContext {
     /// For `keep-failed`: who may read what is left. −1: nobody.
     uid_t clientUid = static_cast<uid_t>(-1);
     gid_t clientGid = static_cast<gid_t>(-1);
-    /// Minor version of the worker protocol that the client speaks: failure messages are worded as the client's own
-    /// generation of daemons does (until 34 as Nix 2.8, later as 2.34), since scripts look for them.
+    /// Minor version of the worker protocol that the client speaks: failure messages are worded as the
+    /// client's own generation of daemons does (until 34 as Nix 2.8, later as 2.34), since scripts look for
+    /// them.
     unsigned clientMinor = 38;
 };
 
@@ -43,8 +44,8 @@ struct MissingPaths {
 };
 MissingPaths queryMissing(LocalStore &store, const std::vector<DerivedPath> &paths);
 
-/// One error for a list of results, as clients of BuildPaths expect it; nothing if all are good. A single failure is
-/// thrown as it is; of several each is logged at level `error`, and "build of … failed" thrown.
+/// One error for a list of results, as clients of BuildPaths expect it; nothing if all are good. A single
+/// failure is thrown as it is; of several each is logged at level `error`, and "build of … failed" thrown.
 void throwIfFailed(const StoreDir &store, Logger &logger, const std::vector<DerivedPath> &paths,
                    const std::vector<BuildResult> &results);
 /// The same with all messages in the one error.

@@ -5,8 +5,8 @@
 
 #include "libutil/file-descriptor.hh"
 
-// Build slots are leases on lock files, `<state>/firn/slots/0`, `1`, …: all connections of one machine together
-// run at most as many builds as there are slots. The kernel gives a slot back when its holder dies.
+// Build slots are leases on lock files, `<state>/firn/slots/0`, `1`, …: all connections of one machine
+// together run at most as many builds as there are slots. The kernel gives a slot back when its holder dies.
 
 namespace firn {
 

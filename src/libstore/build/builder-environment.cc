@@ -76,7 +76,8 @@ void checkVariables(const StringMap &variables) {
     for (const auto &[name, value] : variables) {
         if (name.empty() || name.find('=') != name.npos || name.find('\0') != name.npos ||
             value.find('\0') != value.npos) {
-            throw Error(ErrorKind::badInput, "environment variable '{}' of a derivation cannot be passed to a builder",
+            throw Error(ErrorKind::badInput,
+                        "environment variable '{}' of a derivation cannot be passed to a builder",
                         escapeForDisplay(name));
         }
     }

@@ -9,8 +9,8 @@
 
 #include "libstore/model/derivation.hh"
 
-// What a builder is told: its environment, its arguments and the small files in its build directory. As stock Nix
-// does it, since every derivation of nixpkgs depends on it.
+// What a builder is told: its environment, its arguments and the small files in its build directory. As stock
+// Nix does it, since every derivation of nixpkgs depends on it.
 
 namespace firn {
 
@@ -25,8 +25,8 @@ struct BuilderEnvironmentInput {
 
     StringSet passAsFile;    ///< attributes that travel as files
     StringSet impureEnvVars; ///< passed on from the daemon, to fixed-output builds only
-    /// With structured attributes: no attribute becomes a variable, these two files are written instead. The JSON
-    /// text has its output paths already.
+    /// With structured attributes: no attribute becomes a variable, these two files are written instead. The
+    /// JSON text has its output paths already.
     struct StructuredFiles {
         std::string json, shell;
     };
@@ -47,8 +47,9 @@ struct BuilderEnvironment {
     std::vector<std::string> list() const;
 };
 
-/// A pure function. Placeholders of outputs become their scratch paths everywhere, and where a scratch path is not
-/// the final one, so does the final path's hash part. Throws badInput for names that no variable can have.
+/// A pure function. Placeholders of outputs become their scratch paths everywhere, and where a scratch path
+/// is not the final one, so does the final path's hash part. Throws badInput for names that no variable can
+/// have.
 BuilderEnvironment makeBuilderEnvironment(const BuilderEnvironmentInput &input);
 
 /// Replaces every occurrence of each key.

@@ -32,7 +32,7 @@ using Status = BuildResult::Status;
 
 constexpr auto firstUserPoll = std::chrono::milliseconds(10);
 constexpr auto longestUserPoll = std::chrono::milliseconds(500);
-constexpr size_t readAtOnce = 256 * 1024;          // then other builds have their turn
+constexpr size_t readAtOnce = 256 * 1024;         // then other builds have their turn
 constexpr uint64_t scarceSpace = 8 * 1024 * 1024; // bytes left that may explain a failure
 
 std::string sandboxInitProgram() {
@@ -59,7 +59,8 @@ bool isScarce(int fd) {
 Clock::time_point after(Clock::time_point start, uint64_t seconds) {
     // Anything above a year is as good as never, and cannot overflow.
     constexpr uint64_t longest = 366ull * 24 * 60 * 60;
-    return seconds == 0 || seconds > longest ? Clock::time_point::max() : start + std::chrono::seconds(seconds);
+    return seconds == 0 || seconds > longest ? Clock::time_point::max()
+                                             : start + std::chrono::seconds(seconds);
 }
 
 /// Outputs that an unsandboxed builder leaves in the store itself, removed by the destructor.
@@ -87,7 +88,8 @@ class StoreLeftovers {
 
 } // namespace
 
-// Members are destroyed in reverse order: first the processes end, then their files go, last the user is free again.
+// Members are destroyed in reverse order: first the processes end, then their files go, last the user is free
+// again.
 struct DerivationBuilder::Impl {
     BuildWorker &worker;
     LocalStore &store;
@@ -110,7 +112,10 @@ struct DerivationBuilder::Impl {
     bool sawOutput = false;
 
     Impl(BuildWorker &buildWorker, const BuildPlan &buildPlan, BuildResult &buildResult)
-        : worker(buildWorker), store(buildWorker.store), settings(buildWorker.context.settings), plan(buildPlan),
+        : worker(buildWorker),
+          store(buildWorker.store),
+          settings(buildWorker.context.settings),
+          plan(buildPlan),
           result(buildResult) {}
 
     // ---- prepare
@@ -150,7 +155,8 @@ struct DerivationBuilder::Impl {
     void keepDirectory();
 };
 
-// ---- prepare ----------------------------------------------------------------------------------------------------
+// ---- prepare
+// ----------------------------------------------------------------------------------------------------
 
 /// All may be leased to builds of other connections, which end without anything of ours.
 Task<> DerivationBuilder::Impl::leaseUser() {
@@ -158,7 +164,8 @@ Task<> DerivationBuilder::Impl::leaseUser() {
         co_return;
     }
     BuildUserPool pool(store.locations().stateDir, settings.buildUsersGroup, sandboxInitProgram());
-    for (Clock::duration pause = firstUserPoll;; pause = std::min<Clock::duration>(pause * 2, longestUserPoll)) {
+    for (Clock::duration pause = firstUserPoll;;
+         pause = std::min<Clock::duration>(pause * 2, longestUserPoll)) {
         if (std::optional<BuildUser> leased = pool.acquire()) {
             user.emplace(std::move(*leased));
             co_return;
@@ -256,9 +263,11 @@ BuilderEnvironmentInput DerivationBuilder::Impl::environmentInput() {
 
 void DerivationBuilder::Impl::writeFiles() {
     for (const auto &[name, content] : environment.files) {
-        UniqueFd file(openat(directory->fd(), name.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644));
+        UniqueFd file(openat(directory->fd(), name.c_str(),
+                             O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644));
         if (!file) {
-            throwErrno("creating '{}' in build directory '{}'", escapeForDisplay(name), directory->path().string());
+            throwErrno("creating '{}' in build directory '{}'", escapeForDisplay(name),
+                       directory->path().string());
         }
         writeFull(file.get(), content);
         if (user && fchown(file.get(), user->uid(), user->gid()) != 0) {
@@ -268,7 +277,8 @@ void DerivationBuilder::Impl::writeFiles() {
     }
 }
 
-// ---- enter ------------------------------------------------------------------------------------------------------
+// ---- enter
+// ------------------------------------------------------------------------------------------------------
 
 void DerivationBuilder::Impl::enter() {
     showStart();
@@ -285,8 +295,8 @@ void DerivationBuilder::Impl::showStart() {
                        : plan.mode == BuildMode::repair ? "repairing outputs of"
                                                         : "building";
     LogFields fields{drv, std::string(), uint64_t{1}, uint64_t{1}};
-    activity.emplace(worker.context.logger, Verbosity::info, ActivityType::build, fmt::format("{} '{}'", verb, drv),
-                     fields);
+    activity.emplace(worker.context.logger, Verbosity::info, ActivityType::build,
+                     fmt::format("{} '{}'", verb, drv), fields);
 }
 
 void DerivationBuilder::Impl::openLog() {
@@ -351,7 +361,8 @@ void DerivationBuilder::Impl::addInputs(SandboxSpec &spec) {
     }
 }
 
-// ---- run --------------------------------------------------------------------------------------------------------
+// ---- run
+// --------------------------------------------------------------------------------------------------------
 
 Task<BuilderResult> DerivationBuilder::Impl::run() {
     DescriptorWatch watch(worker.loop);
@@ -380,8 +391,8 @@ bool DerivationBuilder::Impl::readLog() {
     return !bytes.empty();
 }
 
-/// The rest, after the end: with our own descriptor closed too, the terminal tells when that was all. A process that
-/// got away (where there is no pid namespace) may still hold it; it is not waited for.
+/// The rest, after the end: with our own descriptor closed too, the terminal tells when that was all. A
+/// process that got away (where there is no pid namespace) may still hold it; it is not waited for.
 void DerivationBuilder::Impl::drainLog() {
     terminal.slave.reset();
     for (bool more = true; more;) {
@@ -397,7 +408,8 @@ void DerivationBuilder::Impl::drainLog() {
     log->finish();
 }
 
-Clock::time_point DerivationBuilder::Impl::nextDeadline(Clock::time_point start, Clock::time_point lastOutput) const {
+Clock::time_point DerivationBuilder::Impl::nextDeadline(Clock::time_point start,
+                                                        Clock::time_point lastOutput) const {
     return std::min(after(start, settings.timeout), after(lastOutput, settings.maxSilentTime));
 }
 
@@ -410,7 +422,8 @@ void DerivationBuilder::Impl::checkLimits(Clock::time_point start, Clock::time_p
                              settings.maxLogSize));
     }
     if (now >= after(start, settings.timeout)) {
-        endEarly(Status::timedOut, fmt::format("building of '{}' timed out after {} seconds", drv, settings.timeout));
+        endEarly(Status::timedOut,
+                 fmt::format("building of '{}' timed out after {} seconds", drv, settings.timeout));
     }
     if (now >= after(lastOutput, settings.maxSilentTime)) {
         endEarly(Status::timedOut, fmt::format("building of '{}' timed out after {} seconds of silence", drv,
@@ -427,7 +440,8 @@ void DerivationBuilder::Impl::endEarly(Status status, const std::string &why) {
     throw BuildFailure(status, why);
 }
 
-// ---- register ---------------------------------------------------------------------------------------------------
+// ---- register
+// ---------------------------------------------------------------------------------------------------
 
 void DerivationBuilder::Impl::checkResult(const BuilderResult &ended) {
     result.stopTime = time(nullptr);
@@ -494,7 +508,8 @@ void DerivationBuilder::Impl::registerAll() {
         return std::vector<FilePatches>();
     };
     RegistrationRequest request = registration();
-    std::map<std::string, PathInfo> infos = registerOutputs(store, worker.context.logger, request, nothingToRepair);
+    std::map<std::string, PathInfo> infos =
+        registerOutputs(store, worker.context.logger, request, nothingToRepair);
     for (const auto &[name, info] : infos) {
         leftovers->forget(info.path);
     }
@@ -506,9 +521,11 @@ void DerivationBuilder::Impl::registerAll() {
     }
 }
 
-// ---- leave ------------------------------------------------------------------------------------------------------
+// ---- leave
+// ------------------------------------------------------------------------------------------------------
 
-/// The processes are gone when this returns, then the files; destructors take care of the rest, on every way out.
+/// The processes are gone when this returns, then the files; destructors take care of the rest, on every way
+/// out.
 void DerivationBuilder::Impl::leave(bool failed) {
     process.reset();
     if (failed && settings.keepFailed) {
@@ -531,10 +548,12 @@ void DerivationBuilder::Impl::keepOutputs() {
     for (const auto &[name, scratch] : scratchPaths) {
         leftovers->forget(scratch);
         if (scratchStore && plan.mode == BuildMode::normal && !plan.outputs.at(name).valid &&
-            existsAt(scratchStore->fd(), scratch.baseName()) && !existsAt(store.storeFd(), scratch.baseName()) &&
-            renameat(scratchStore->fd(), scratch.baseName().c_str(), store.storeFd(), scratch.baseName().c_str()) != 0) {
-            worker.context.logger.warn(fmt::format("cannot keep failed output '{}': {}", store.dir().print(scratch),
-                                                   strerror(errno)));
+            existsAt(scratchStore->fd(), scratch.baseName()) &&
+            !existsAt(store.storeFd(), scratch.baseName()) &&
+            renameat(scratchStore->fd(), scratch.baseName().c_str(), store.storeFd(),
+                     scratch.baseName().c_str()) != 0) {
+            worker.context.logger.warn(fmt::format("cannot keep failed output '{}': {}",
+                                                   store.dir().print(scratch), strerror(errno)));
         }
     }
 }
@@ -551,7 +570,8 @@ void DerivationBuilder::Impl::keepDirectory() {
     context.logger.log(Verbosity::error, fmt::format("note: keeping build directory '{}'", kept.string()));
 }
 
-// ---- all of it --------------------------------------------------------------------------------------------------
+// ---- all of it
+// --------------------------------------------------------------------------------------------------
 
 DerivationBuilder::DerivationBuilder(BuildWorker &worker, const BuildPlan &plan, BuildResult &result)
     : impl_(std::make_unique<Impl>(worker, plan, result)) {}

@@ -9,15 +9,16 @@ namespace firn {
 
 class BuildWorker;
 
-/// The life of one build, for a caller that holds the outputs' locks and a slot: prepare, enter, run, register, leave.
+/// The life of one build, for a caller that holds the outputs' locks and a slot: prepare, enter, run,
+/// register, leave.
 class DerivationBuilder {
   public:
     /// All must outlive the builder. Times and processor time are written to `result` as they become known.
     DerivationBuilder(BuildWorker &worker, const BuildPlan &plan, BuildResult &result);
     ~DerivationBuilder();
 
-    /// On return all outputs are valid. Throws BuildFailure with what the client is to be told, or what else went
-    /// wrong; then the store is as it was. Nothing of the build is left running in either case.
+    /// On return all outputs are valid. Throws BuildFailure with what the client is to be told, or what else
+    /// went wrong; then the store is as it was. Nothing of the build is left running in either case.
     Task<> run();
 
   private:

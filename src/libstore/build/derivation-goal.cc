@@ -56,7 +56,8 @@ Task<Turn> awaitTurn(BuildWorker &worker, const BuildPlan &plan) {
         }
         permit.reset();
         if (!waiting) {
-            std::string text = fmt::format("waiting for lock on the outputs of '{}'", worker.store.dir().print(plan.drvPath));
+            std::string text = fmt::format("waiting for lock on the outputs of '{}'",
+                                           worker.store.dir().print(plan.drvPath));
             waiting = std::make_unique<Activity>(worker.context.logger, Verbosity::warning,
                                                  ActivityType::buildWaiting, text);
         }
@@ -75,15 +76,21 @@ struct DerivationGoal::Inputs {
     size_t pending = 0, failed = 0;
 };
 
-DerivationGoal::DerivationGoal(BuildWorker &worker, StorePath drvPath, std::set<std::string> wanted, BuildMode mode)
+DerivationGoal::DerivationGoal(BuildWorker &worker, StorePath drvPath, std::set<std::string> wanted,
+                               BuildMode mode)
     : worker_(worker), drvPath_(std::move(drvPath)), mode_(mode), done_(worker.loop) {
     if (!wanted.empty()) {
         wanted_ = std::move(wanted);
     }
 }
 
-DerivationGoal::DerivationGoal(BuildWorker &worker, StorePath drvPath, const BasicDerivation &drv, BuildMode mode)
-    : worker_(worker), drvPath_(std::move(drvPath)), mode_(mode), derivation_(std::in_place), done_(worker.loop) {
+DerivationGoal::DerivationGoal(BuildWorker &worker, StorePath drvPath, const BasicDerivation &drv,
+                               BuildMode mode)
+    : worker_(worker),
+      drvPath_(std::move(drvPath)),
+      mode_(mode),
+      derivation_(std::in_place),
+      done_(worker.loop) {
     static_cast<BasicDerivation &>(*derivation_) = drv;
 }
 
@@ -162,16 +169,18 @@ void DerivationGoal::loadDerivation() {
     store.addTempRoot(drvPath_);
     if (!derivation_) {
         if (!store.isValidPath(drvPath_)) {
-            throw Error(ErrorKind::notFound, "cannot build missing derivation '{}'", store.dir().print(drvPath_));
+            throw Error(ErrorKind::notFound, "cannot build missing derivation '{}'",
+                        store.dir().print(drvPath_));
         }
         derivation_ = store.readDerivation(drvPath_);
     }
     DerivationKind kind = derivationKind(*derivation_);
     if (kind != DerivationKind::inputAddressed && kind != DerivationKind::fixed) {
-        throw Error(ErrorKind::unsupported,
-                    "cannot build derivation '{}': its output paths are not known beforehand (content-addressed and "
-                    "dynamic derivations are unsupported for now)",
-                    store.dir().print(drvPath_));
+        throw Error(
+            ErrorKind::unsupported,
+            "cannot build derivation '{}': its output paths are not known beforehand (content-addressed and "
+            "dynamic derivations are unsupported for now)",
+            store.dir().print(drvPath_));
     }
     plan_ = std::make_unique<BuildPlan>(BuildPlan{drvPath_, std::move(*derivation_), {}, mode_, {}, {}});
 }
@@ -208,7 +217,8 @@ std::set<std::string> DerivationGoal::wantedOutputs() const {
 
 bool DerivationGoal::isSatisfied() {
     std::set<std::string> wanted = wantedOutputs();
-    bool allValid = std::ranges::all_of(wanted, [&](const std::string &name) { return plan_->outputs.at(name).valid; });
+    bool allValid =
+        std::ranges::all_of(wanted, [&](const std::string &name) { return plan_->outputs.at(name).valid; });
     if (mode_ == BuildMode::check && !allValid) {
         throw Error(ErrorKind::failure, "some outputs of '{}' are not valid, so checking is not possible",
                     worker_.store.dir().print(drvPath_));
@@ -231,7 +241,8 @@ Task<> DerivationGoal::buildInputs() {
     inputs->pending = plan_->derivation.inputDerivations.size();
     for (const auto &[path, input] : plan_->derivation.inputDerivations) {
         if (!input.dynamic.empty()) {
-            throw Error(ErrorKind::unsupported, "cannot build '{}': dynamic derivations are unsupported for now",
+            throw Error(ErrorKind::unsupported,
+                        "cannot build '{}': dynamic derivations are unsupported for now",
                         worker_.store.dir().print(drvPath_));
         }
         worker_.loop.spawn([&worker = worker_, inputs, path = path, wanted = input.outputs] {
@@ -255,7 +266,8 @@ void DerivationGoal::checkSources() {
     for (const StorePath &path : inputs) {
         store.addTempRoot(path);
         if (!store.isValidPath(path)) {
-            throw Error(ErrorKind::notFound, "dependency '{}' of '{}' does not exist, and substitution is disabled",
+            throw Error(ErrorKind::notFound,
+                        "dependency '{}' of '{}' does not exist, and substitution is disabled",
                         store.dir().print(path), store.dir().print(drvPath_));
         }
     }
@@ -264,7 +276,8 @@ void DerivationGoal::checkSources() {
         for (const std::string &name : input.outputs) {
             std::optional<StorePath> path = outputPath(store.dir(), drv, name);
             if (!path) {
-                throw Error(ErrorKind::bug, "output '{}' of input '{}' has no path", name, store.dir().print(drvPath));
+                throw Error(ErrorKind::bug, "output '{}' of input '{}' has no path", name,
+                            store.dir().print(drvPath));
             }
             inputs.insert(*path);
         }
@@ -277,17 +290,20 @@ void DerivationGoal::checkPlatform() const {
     plan_->options = readDerivationOptions(plan_->derivation);
     const std::string &platform = plan_->derivation.platform;
     const StringSet &required = plan_->options.requiredSystemFeatures;
-    bool rightPlatform = platform == settings.system || platform == "builtin" || settings.extraPlatforms.contains(platform);
+    bool rightPlatform =
+        platform == settings.system || platform == "builtin" || settings.extraPlatforms.contains(platform);
     if (!rightPlatform || !std::ranges::includes(settings.systemFeatures, required)) {
-        throw BuildFailure(Status::inputRejected, platformMessage(worker_.context, drvPath_, platform, required));
+        throw BuildFailure(Status::inputRejected,
+                           platformMessage(worker_.context, drvPath_, platform, required));
     }
     if (plan_->derivation.isBuiltin()) {
         throw Error(ErrorKind::unsupported, "cannot build '{}': builder '{}' is unsupported for now",
                     worker_.store.dir().print(drvPath_), escapeForDisplay(plan_->derivation.builder));
     }
     if (settings.maxJobs == 0) {
-        throw Error(ErrorKind::failure, "unable to start any build; either increase '--max-jobs' or enable remote "
-                                        "builds (local builds are disabled: max-jobs is 0)");
+        throw Error(ErrorKind::failure,
+                    "unable to start any build; either increase '--max-jobs' or enable remote "
+                    "builds (local builds are disabled: max-jobs is 0)");
     }
 }
 

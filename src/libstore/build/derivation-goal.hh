@@ -15,8 +15,8 @@ namespace firn {
 class BuildWorker;
 struct BuildPlan;
 
-/// Makes the outputs of one derivation valid: its inputs first, then the locks of its outputs, then the build. Its
-/// result is for everybody who waits for done().
+/// Makes the outputs of one derivation valid: its inputs first, then the locks of its outputs, then the
+/// build. Its result is for everybody who waits for done().
 class DerivationGoal {
   public:
     DerivationGoal(BuildWorker &worker, StorePath drvPath, std::set<std::string> wanted, BuildMode mode);
@@ -24,7 +24,8 @@ class DerivationGoal {
     DerivationGoal(BuildWorker &worker, StorePath drvPath, const BasicDerivation &drv, BuildMode mode);
     ~DerivationGoal();
 
-    /// Failures become the result; only interruption and faults of ours are thrown. Started once, by the worker.
+    /// Failures become the result; only interruption and faults of ours are thrown. Started once, by the
+    /// worker.
     Task<> run();
 
     const StorePath &drvPath() const { return drvPath_; }
@@ -45,7 +46,8 @@ class DerivationGoal {
     void findOutputs();
     bool isSatisfied();
     std::set<std::string> wantedOutputs() const;
-    static Task<> buildInput(BuildWorker &worker, std::shared_ptr<Inputs> inputs, StorePath path, StringSet wanted);
+    static Task<> buildInput(BuildWorker &worker, std::shared_ptr<Inputs> inputs, StorePath path,
+                             StringSet wanted);
     Task<> buildInputs();
     void checkSources();
     void checkPlatform() const;
@@ -59,7 +61,7 @@ class DerivationGoal {
     std::optional<std::set<std::string>> wanted_; ///< nullopt: all
     BuildMode mode_;
     bool isDependency_ = false;
-    bool decided_ = false; ///< wanted_ has been acted upon
+    bool decided_ = false;                 ///< wanted_ has been acted upon
     std::optional<Derivation> derivation_; ///< until it is part of the plan
     std::unique_ptr<BuildPlan> plan_;
     Event done_;

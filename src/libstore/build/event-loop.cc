@@ -163,7 +163,8 @@ struct DescriptorWatch::State {
     bool ready = false;
 };
 
-DescriptorWatch::DescriptorWatch(EventLoop &loop) : loop_(loop), state_(std::make_shared<State>(loop.context())) {}
+DescriptorWatch::DescriptorWatch(EventLoop &loop)
+    : loop_(loop), state_(std::make_shared<State>(loop.context())) {}
 
 DescriptorWatch::~DescriptorWatch() {
     for (State::Watched &watched : state_->watched) {

@@ -15,12 +15,12 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/steady_timer.hpp>
 
-// The event loop of one connection's builds: one thread, coroutines, and four things to wait for (an event, a place
-// in a queue, time, descriptors). Once the loop is stopped every wait throws Error(interrupted), so that coroutines
-// unwind and their destructors release what they hold; nothing else ends them.
+// The event loop of one connection's builds: one thread, coroutines, and four things to wait for (an event, a
+// place in a queue, time, descriptors). Once the loop is stopped every wait throws Error(interrupted), so
+// that coroutines unwind and their destructors release what they hold; nothing else ends them.
 //
-// Include it in source files only: Asio is heavy. GCC 12 destroys some temporaries in co_await expressions wrongly:
-// bind arguments to named locals first.
+// Include it in source files only: Asio is heavy. GCC 12 destroys some temporaries in co_await expressions
+// wrongly: bind arguments to named locals first.
 
 namespace firn {
 
@@ -35,8 +35,8 @@ class EventLoop {
     EventLoop(const EventLoop &) = delete;
     EventLoop &operator=(const EventLoop &) = delete;
 
-    /// Starts a coroutine. An exception that leaves it stops the loop and is thrown by run(), unless it only says
-    /// that the loop was stopped.
+    /// Starts a coroutine. An exception that leaves it stops the loop and is thrown by run(), unless it only
+    /// says that the loop was stopped.
     void spawn(std::function<Task<>()> coroutine);
 
     /// Runs until no coroutine is left, then throws the first exception that left one.
@@ -126,8 +126,8 @@ class DescriptorWatch {
     std::shared_ptr<State> state_;
 };
 
-/// Tells when the other side of a socket or pipe has gone, without reading from it. A thread of its own, as poll() is
-/// the one way to learn this without asking for data.
+/// Tells when the other side of a socket or pipe has gone, without reading from it. A thread of its own, as
+/// poll() is the one way to learn this without asking for data.
 class HangUpWatch {
   public:
     /// `onHangUp` is called at most once, on another thread, and not after the destructor. fd −1: never.

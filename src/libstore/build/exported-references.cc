@@ -16,7 +16,8 @@ StorePathSet exportedClosure(LocalStore &store, const std::vector<std::string> &
         StorePath path = store.dir().parsePrefix(root).first;
         if (!inputClosure.contains(path)) {
             throw Error(ErrorKind::badInput,
-                        "cannot export references of path '{}' because it is not in the input closure of the derivation",
+                        "cannot export references of path '{}' because it is not in the input closure of the "
+                        "derivation",
                         store.dir().print(path));
         }
         start.insert(path);

@@ -6,7 +6,9 @@ namespace firn {
 
 namespace {
 
-bool wantsOldWords(const BuildContext &context) { return context.clientMinor <= 34; }
+bool wantsOldWords(const BuildContext &context) {
+    return context.clientMinor <= 34;
+}
 
 std::string outputList(const BuildContext &context, const FailedBuild &build) {
     std::string result = "\nOutput paths:";
@@ -30,8 +32,8 @@ std::string featureList(const std::set<std::string> &features) {
 
 } // namespace
 
-std::string builderFailureMessage(const BuildContext &context, const FailedBuild &build, const std::string &reason,
-                                  const std::deque<std::string> &logTail) {
+std::string builderFailureMessage(const BuildContext &context, const FailedBuild &build,
+                                  const std::string &reason, const std::deque<std::string> &logTail) {
     std::string drv = context.store.dir().print(build.drvPath);
     if (wantsOldWords(context)) {
         // "builder failed …" becomes "builder for '…' failed …".
@@ -39,12 +41,15 @@ std::string builderFailureMessage(const BuildContext &context, const FailedBuild
         std::string message = reason.starts_with(subject)
                                   ? fmt::format("builder for '{}'{}", drv, reason.substr(subject.size()))
                                   : fmt::format("build of '{}' failed: {}", drv, reason);
-        return logTail.empty() ? message
-                               : fmt::format("{};\nl{}For full logs, run 'nix log {}'.", message, tailText(logTail), drv);
+        return logTail.empty()
+                   ? message
+                   : fmt::format("{};\nl{}For full logs, run 'nix log {}'.", message, tailText(logTail), drv);
     }
-    std::string message = fmt::format("Cannot build '{}'.\nReason: {}.{}", drv, reason, outputList(context, build));
-    return logTail.empty() ? message
-                           : fmt::format("{}\nL{}For full logs, run:\n  nix log {}", message, tailText(logTail), drv);
+    std::string message =
+        fmt::format("Cannot build '{}'.\nReason: {}.{}", drv, reason, outputList(context, build));
+    return logTail.empty()
+               ? message
+               : fmt::format("{}\nL{}For full logs, run:\n  nix log {}", message, tailText(logTail), drv);
 }
 
 std::string dependencyFailureMessage(const BuildContext &context, const FailedBuild &build, size_t failed) {
@@ -56,18 +61,19 @@ std::string dependencyFailureMessage(const BuildContext &context, const FailedBu
                        failed == 1 ? "dependency" : "dependencies", outputList(context, build));
 }
 
-std::string platformMessage(const BuildContext &context, const StorePath &drvPath, const std::string &platform,
-                            const std::set<std::string> &features) {
+std::string platformMessage(const BuildContext &context, const StorePath &drvPath,
+                            const std::string &platform, const std::set<std::string> &features) {
     std::string drv = context.store.dir().print(drvPath);
     const Settings &settings = context.settings;
     if (wantsOldWords(context)) {
-        return fmt::format("a '{}' with features {} is required to build '{}', but I am a '{}' with features {}",
-                           platform, featureList(features), drv, settings.system,
-                           featureList(settings.systemFeatures));
+        return fmt::format(
+            "a '{}' with features {} is required to build '{}', but I am a '{}' with features {}", platform,
+            featureList(features), drv, settings.system, featureList(settings.systemFeatures));
     }
     return fmt::format("Cannot build '{}'.\nReason: required system or feature not available\n"
                        "Required system: '{}' with features {}\nCurrent system: '{}' with features {}",
-                       drv, platform, featureList(features), settings.system, featureList(settings.systemFeatures));
+                       drv, platform, featureList(features), settings.system,
+                       featureList(settings.systemFeatures));
 }
 
 } // namespace firn

@@ -7,8 +7,8 @@
 
 #include "libstore/build/build-paths.hh"
 
-// The words for failed builds. Scripts and test suites look for them, and they differ between the generations of
-// Nix: a client of protocol 1.34 and before gets those of 2.8, a newer one those of 2.34.
+// The words for failed builds. Scripts and test suites look for them, and they differ between the generations
+// of Nix: a client of protocol 1.34 and before gets those of 2.8, a newer one those of 2.34.
 
 namespace firn {
 
@@ -18,12 +18,12 @@ struct FailedBuild {
 };
 
 /// `reason` without full stop: "builder failed with exit code 1".
-std::string builderFailureMessage(const BuildContext &context, const FailedBuild &build, const std::string &reason,
-                                  const std::deque<std::string> &logTail);
+std::string builderFailureMessage(const BuildContext &context, const FailedBuild &build,
+                                  const std::string &reason, const std::deque<std::string> &logTail);
 
 std::string dependencyFailureMessage(const BuildContext &context, const FailedBuild &build, size_t failed);
 
-std::string platformMessage(const BuildContext &context, const StorePath &drvPath, const std::string &platform,
-                            const std::set<std::string> &features);
+std::string platformMessage(const BuildContext &context, const StorePath &drvPath,
+                            const std::string &platform, const std::set<std::string> &features);
 
 } // namespace firn

@@ -49,7 +49,8 @@ PseudoTerminal PseudoTerminal::open(uid_t owner) {
         throwErrno("opening pseudo terminal '{}' for a builder's output", name);
     }
     setRaw(terminal.slave.get());
-    if (geteuid() == 0 && (fchown(terminal.slave.get(), owner, 0) != 0 || fchmod(terminal.slave.get(), 0600) != 0)) {
+    if (geteuid() == 0 &&
+        (fchown(terminal.slave.get(), owner, 0) != 0 || fchmod(terminal.slave.get(), 0600) != 0)) {
         throwErrno("giving pseudo terminal '{}' to user {}", name, owner);
     }
     return terminal;

@@ -10,10 +10,11 @@
 
 namespace firn {
 
-/// A sandbox's own store directory, in which its builder makes the outputs: `<store>/<derivation>.chroot/store`, on
-/// the store's file system, so that outputs can be moved out by renaming. Only we can enter `<derivation>.chroot`. Its
-/// name starts with the derivation's hash part: a collection by stock Nix leaves it alone as long as the derivation
-/// is a temporary root. Removed by the destructor. For the holder of the outputs' locks.
+/// A sandbox's own store directory, in which its builder makes the outputs:
+/// `<store>/<derivation>.chroot/store`, on the store's file system, so that outputs can be moved out by
+/// renaming. Only we can enter `<derivation>.chroot`. Its name starts with the derivation's hash part: a
+/// collection by stock Nix leaves it alone as long as the derivation is a temporary root. Removed by the
+/// destructor. For the holder of the outputs' locks.
 class ScratchStore {
   public:
     /// What an earlier build left there is removed first. `group`: the builder's, which may write.

@@ -25,9 +25,11 @@ unsigned machineSlots(const Settings &settings) {
 } // namespace
 
 BuildWorker::BuildWorker(BuildContext &buildContext)
-    : context(buildContext), store(buildContext.store),
+    : context(buildContext),
+      store(buildContext.store),
       slots_(store.locations().stateDir, machineSlots(buildContext.settings)),
-      jobs_(loop, std::max(buildContext.settings.maxJobs, 1u)), hasher_(store.dir(), store),
+      jobs_(loop, std::max(buildContext.settings.maxJobs, 1u)),
+      hasher_(store.dir(), store),
       realiseActivity_(buildContext.logger, Verbosity::error, ActivityType::realise, ""),
       buildsActivity_(buildContext.logger, Verbosity::error, ActivityType::builds, "") {}
 
@@ -85,7 +87,8 @@ void BuildWorker::endUnlessKeepGoing(const BuildResult &result) {
     }
 }
 
-/// Slots of other connections are only seen by trying. Just as many coroutines try as this connection may have jobs.
+/// Slots of other connections are only seen by trying. Just as many coroutines try as this connection may
+/// have jobs.
 Task<BuildPermit> BuildWorker::acquirePermit() {
     Semaphore::Permit job = co_await jobs_.acquire();
     Clock::duration pause = firstPoll;
@@ -106,7 +109,8 @@ BuildDirectories &BuildWorker::directories(std::optional<gid_t> builders) {
     return *directories_;
 }
 
-void BuildWorker::addRealisations(const Derivation &drv, const std::set<std::string> &wanted, BuildResult &result) {
+void BuildWorker::addRealisations(const Derivation &drv, const std::set<std::string> &wanted,
+                                  BuildResult &result) {
     std::map<std::string, Hash> hashes = hasher_.outputHashes(drv, /*maskOutputs=*/true);
     for (const auto &[name, hash] : hashes) {
         std::optional<StorePath> path = outputPath(store.dir(), drv, name);

@@ -19,9 +19,9 @@ struct BuildPermit {
     SlotLease slot;
 };
 
-/// Everything that the goals of one request share: the event loop, the goals themselves (one per derivation and
-/// mode, however many wait for it), permits to build, directories, and the figures in the client's progress display.
-/// Lives for one call of buildPaths(). One thread.
+/// Everything that the goals of one request share: the event loop, the goals themselves (one per derivation
+/// and mode, however many wait for it), permits to build, directories, and the figures in the client's
+/// progress display. Lives for one call of buildPaths(). One thread.
 class BuildWorker {
   public:
     explicit BuildWorker(BuildContext &buildContext);
@@ -33,9 +33,10 @@ class BuildWorker {
     LocalStore &store;
     EventLoop loop;
 
-    /// Makes outputs of a derivation valid; an empty set stands for all. Waits for a goal that is already at it.
-    /// `isDependency`: a failure is logged at once, as nobody is told of it otherwise.
-    Task<BuildResult> build(StorePath drvPath, std::set<std::string> outputs, BuildMode mode, bool isDependency);
+    /// Makes outputs of a derivation valid; an empty set stands for all. Waits for a goal that is already at
+    /// it. `isDependency`: a failure is logged at once, as nobody is told of it otherwise.
+    Task<BuildResult> build(StorePath drvPath, std::set<std::string> outputs, BuildMode mode,
+                            bool isDependency);
 
     /// Puts in a goal for a derivation that is not in the store.
     void addGoal(std::shared_ptr<DerivationGoal> goal);
