@@ -35,9 +35,18 @@ constexpr auto longestUserPoll = std::chrono::milliseconds(500);
 constexpr size_t readAtOnce = 256 * 1024;         // then other builds have their turn
 constexpr uint64_t scarceSpace = 8 * 1024 * 1024; // bytes left that may explain a failure
 
+/// Where it was installed; a program that was not (in a build directory) has it in the folder beside its own.
 std::string sandboxInitProgram() {
-    const char *chosen = getenv("FIRN_SANDBOX_INIT");
-    return chosen && *chosen ? chosen : FIRN_LIBEXEC_DIR "/firn-sandbox-init";
+    if (const char *chosen = getenv("FIRN_SANDBOX_INIT"); chosen && *chosen) {
+        return chosen;
+    }
+    std::error_code unknown;
+    std::filesystem::path folder = std::filesystem::read_symlink("/proc/self/exe", unknown).parent_path();
+    std::filesystem::path beside = folder.parent_path() / "sandbox-init" / "firn-sandbox-init";
+    if (folder.parent_path().filename() == "src" && std::filesystem::exists(beside, unknown)) {
+        return beside.string();
+    }
+    return FIRN_LIBEXEC_DIR "/firn-sandbox-init";
 }
 
 unsigned coresFor(const Settings &settings) {
