@@ -104,7 +104,7 @@ TEST_F(LocalStoreTest, FixedContentOfEveryMethodHasStocksPath) {
 TEST_F(LocalStoreTest, DerivationsAreRegisteredWithTheirOutputs) {
     write("d.nix", "derivation { name = \"d\"; system = \"x86_64-linux\"; builder = \"/bin/sh\"; outputs = [ \"out\" \"dev\" ]; "
                    "src = builtins.toFile \"src\" \"source\"; }");
-    auto drv = locations.storeDir.parse(stock("nix-instantiate d.nix"));
+    auto drv = locations.storeDir.parse(stock("nix-instantiate d.nix 2>/dev/null"));
     auto outputs = open().queryDerivationOutputMap(drv);
     ASSERT_EQ(outputs.size(), 2);
     auto parsed = open().readDerivation(drv);
@@ -120,7 +120,7 @@ TEST_F(LocalStoreTest, DerivationsAreRegisteredWithTheirOutputs) {
 
 TEST_F(LocalStoreTest, DerivationThatLiesAboutItsOutputsIsRefused) {
     write("d.nix", "derivation { name = \"d\"; system = \"s\"; builder = \"/bin/sh\"; }");
-    auto drv = open().readDerivation(locations.storeDir.parse(stock("nix-instantiate d.nix")));
+    auto drv = open().readDerivation(locations.storeDir.parse(stock("nix-instantiate d.nix 2>/dev/null")));
     auto wrong = addText("d", "not it").path;
     drv.outputs.at("out") = InputAddressedOutput{wrong};
     drv.env["out"] = print(wrong);
@@ -309,8 +309,10 @@ TEST_F(LocalStoreTest, ExportAndImportWorkBothWaysWithStock) {
     stock("nix-store --export " + print(a) + " " + print(b) + " > stock-export");
     EXPECT_EQ(stream.text, readFile(root / "stock-export"));
     write("firn-export", stream.text);
+    store.reset(); // with its temporary roots
     stock("nix-store --delete " + print(b) + " " + print(a));
     EXPECT_EQ(stock("nix-store --import < firn-export"), print(a) + "\n" + print(b));
+    store.reset(); // with its temporary roots
     stock("nix-store --delete " + print(b) + " " + print(a));
     auto bytes = readFile(root / "stock-export");
     StringSource source(bytes);
@@ -338,7 +340,8 @@ TEST_F(LocalStoreTest, OptimisingLinksAsStockDoes) {
     auto nar = stock("nix-hash --type sha256 --base32 " + print(one) + "/file");
     EXPECT_TRUE(std::filesystem::exists(root / "store/.links" / nar));
     expectStockIsContent();
-    EXPECT_NE(stock("nix-store --optimise").find(" 0 files"), std::string::npos);
+    EXPECT_TRUE(stock("nix-store --optimise").ends_with(" by hard-linking 0 files"));
+    store.reset();
     stock("nix-store --gc");
     EXPECT_TRUE(std::filesystem::is_empty(root / "store/.links"));
 }
@@ -354,7 +357,7 @@ TEST_F(LocalStoreTest, StockLinksAreKnown) {
 
 TEST_F(LocalStoreTest, BuildLogsAreWhereNixLogLooks) {
     write("d.nix", "derivation { name = \"d\"; system = \"s\"; builder = \"/bin/sh\"; }");
-    auto drv = locations.storeDir.parse(stock("nix-instantiate d.nix"));
+    auto drv = locations.storeDir.parse(stock("nix-instantiate d.nix 2>/dev/null"));
     for (bool packed : {true, false}) {
         settings.compressLog = packed;
         std::string text = std::string(200'000, 'l') + "\nend\n";
