@@ -85,10 +85,14 @@ DatabaseOptions databaseOptions(const Settings &settings) {
 } // namespace
 
 LocalStore::Impl::Impl(LocalStore &owner, const Locations &places, const Settings &configured, Logger &log)
-    : self(owner), locations(places), settings(configured), logger(log),
+    : self(owner),
+      locations(places),
+      settings(configured),
+      logger(log),
       storeFd(openStoreDirectory(places, configured, log)),
       database(places.stateDir / "db", locations.storeDir, databaseOptions(configured), log),
-      tempRoots(places.stateDir), hasher(locations.storeDir, owner) {}
+      tempRoots(places.stateDir),
+      hasher(locations.storeDir, owner) {}
 
 void LocalStore::Impl::throwInvalid(const StorePath &path) const {
     throw Error(ErrorKind::notFound, "path '{}' is not valid", print(path));
@@ -99,11 +103,21 @@ LocalStore::LocalStore(const Locations &locations, const Settings &settings, Log
 
 LocalStore::~LocalStore() = default;
 
-const StoreDir &LocalStore::dir() const { return impl_->locations.storeDir; }
-const Locations &LocalStore::locations() const { return impl_->locations; }
-const Settings &LocalStore::settings() const { return impl_->settings; }
-Logger &LocalStore::logger() const { return impl_->logger; }
-int LocalStore::storeFd() const { return impl_->storeFd.get(); }
+const StoreDir &LocalStore::dir() const {
+    return impl_->locations.storeDir;
+}
+const Locations &LocalStore::locations() const {
+    return impl_->locations;
+}
+const Settings &LocalStore::settings() const {
+    return impl_->settings;
+}
+Logger &LocalStore::logger() const {
+    return impl_->logger;
+}
+int LocalStore::storeFd() const {
+    return impl_->storeFd.get();
+}
 
 void LocalStore::createUser(const std::string &user, uid_t uid, gid_t gid) {
     if (user.empty() || user.find('/') != std::string::npos || user.front() == '.') {
@@ -121,7 +135,9 @@ void LocalStore::createUser(const std::string &user, uid_t uid, gid_t gid) {
     }
 }
 
-bool LocalStore::isValidPath(const StorePath &path) { return impl_->database.isValid(path); }
+bool LocalStore::isValidPath(const StorePath &path) {
+    return impl_->database.isValid(path);
+}
 
 std::optional<PathInfo> LocalStore::tryQueryPathInfo(const StorePath &path) {
     return impl_->database.find(path);
@@ -143,7 +159,9 @@ std::optional<StorePath> LocalStore::queryPathFromHashPart(const std::string &ha
     return impl_->database.findByHashPart(hashPart);
 }
 
-StorePathSet LocalStore::queryAllValidPaths() { return impl_->database.allPaths(); }
+StorePathSet LocalStore::queryAllValidPaths() {
+    return impl_->database.allPaths();
+}
 
 StorePathSet LocalStore::queryValidPaths(const StorePathSet &paths) {
     StorePathSet valid;
@@ -155,7 +173,9 @@ StorePathSet LocalStore::queryValidPaths(const StorePathSet &paths) {
     return valid;
 }
 
-StorePathSet LocalStore::queryReferrers(const StorePath &path) { return impl_->database.referrers(path); }
+StorePathSet LocalStore::queryReferrers(const StorePath &path) {
+    return impl_->database.referrers(path);
+}
 
 StorePathSet LocalStore::queryValidDerivers(const StorePath &path) {
     return impl_->database.validDerivers(path);
@@ -277,7 +297,9 @@ void LocalStore::narFromPath(const StorePath &path, Sink &sink) {
     dumpNar(storeFd(), path.baseName(), sink);
 }
 
-void LocalStore::addTempRoot(const StorePath &path) { impl_->addTempRoot(path); }
+void LocalStore::addTempRoot(const StorePath &path) {
+    impl_->addTempRoot(path);
+}
 
 void LocalStore::invalidatePath(const StorePath &path) {
     impl_->database.transaction([&] { impl_->database.remove(path); });
