@@ -145,25 +145,6 @@ struct DerivationBuilder::Impl {
     void addHostDependencies(SandboxSpec &spec);
     void showStart();
 
-    /// Files of the host that the derivation asks for, as far as the settings allow those or what lies above
-    /// them.
-    void DerivationBuilder::Impl::addHostDependencies(SandboxSpec &spec) {
-        for (const std::string &path : plan.options.impureHostDeps) {
-            SandboxPath wanted = parseSandboxPath(path);
-            bool allowed = wanted.source == path &&
-                           std::ranges::any_of(settings.impureHostDeps, [&](const auto &prefix) {
-                               return path == prefix || path.starts_with(prefix + "/");
-                           });
-            if (!allowed) {
-                throw Error(
-                    ErrorKind::refused,
-                    "derivation '{}' requested impure path '{}', but it was not in allowed-impure-host-deps",
-                    store.dir().print(plan.drvPath), escapeForDisplay(path));
-            }
-            spec.sandboxPaths.push_back(std::move(wanted));
-        }
-    }
-
     // ---- run
     Task<BuilderResult> run();
     bool readLog();
@@ -331,7 +312,7 @@ void DerivationBuilder::Impl::openLog() {
     if (settings.useBuildersLog) {
         file.emplace(store.buildLogPath(plan.drvPath));
     }
-    log.emplace(worker.context.logger, *activity, std::move(file), settings.logLines);
+    log.emplace(worker.context.logger, *activity, std::move(file), logTailLength(worker.context));
 }
 
 SandboxSpec DerivationBuilder::Impl::describeSandbox() {
@@ -386,6 +367,25 @@ void DerivationBuilder::Impl::addInputs(SandboxSpec &spec) {
     for (const StorePath &path : visible) {
         std::string text = store.dir().print(path);
         spec.inputs.push_back({text, text});
+    }
+}
+
+/// Files of the host that the derivation asks for, as far as the settings allow those or what lies above
+/// them.
+void DerivationBuilder::Impl::addHostDependencies(SandboxSpec &spec) {
+    for (const std::string &path : plan.options.impureHostDeps) {
+        SandboxPath wanted = parseSandboxPath(path);
+        bool allowed =
+            wanted.source == path && std::ranges::any_of(settings.impureHostDeps, [&](const auto &prefix) {
+                return path == prefix || path.starts_with(prefix + "/");
+            });
+        if (!allowed) {
+            throw Error(
+                ErrorKind::refused,
+                "derivation '{}' requested impure path '{}', but it was not in allowed-impure-host-deps",
+                store.dir().print(plan.drvPath), escapeForDisplay(path));
+        }
+        spec.sandboxPaths.push_back(std::move(wanted));
     }
 }
 

@@ -9,11 +9,11 @@
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 
-// Garbage collection. With gc.lock held exclusively nobody can write a temporary root unnoticed: they announce
-// them at our socket instead (gc-server.hh). Roots and their closures are determined once; then the store
-// directory is gone through, and an entry is deleted, after everything that refers to it, unless one of them
-// is alive. What is asked of each group right before it goes is only whether it has become a temporary root
-// meanwhile.
+// Garbage collection. With gc.lock held exclusively nobody can write a temporary root unnoticed: they
+// announce them at our socket instead (gc-server.hh). Roots and their closures are determined once; then the
+// store directory is gone through, and an entry is deleted, after everything that refers to it, unless one of
+// them is alive. What is asked of each group right before it goes is only whether it has become a temporary
+// root meanwhile.
 
 namespace firn {
 
@@ -59,7 +59,9 @@ class Collector {
 };
 
 Collector::Collector(LocalStore::Impl &store, const GcOptions &options)
-    : store_(store), options_(options), keepOutputs_(store.settings.keepOutputs),
+    : store_(store),
+      options_(options),
+      keepOutputs_(store.settings.keepOutputs),
       keepDerivations_(store.settings.keepDerivations) {
     if (options.action == Action::deleteSpecific || options.ignoreLiveness) {
         // Named paths alone are deleted, not what hangs on them by derivations.
@@ -95,12 +97,8 @@ GcResults Collector::run() {
 }
 
 void Collector::readRoots() {
-    if (!options_.ignoreLiveness) {
-        store_.log(Verbosity::info, "finding garbage collector roots...");
-        for (auto &[path, places] : findLastingRoots(store_, true, true)) {
-            markClosure(path);
-        }
-    }
+    // Temporary roots first: a process that ends from here on has made its lasting roots before, so that they
+    // are found below. The other way round a path would be lost whose only root changed kind in between.
     readTempRoots(store_.locations.stateDir, true, [&](const std::string &, const std::string &text) {
         auto path = store_.locations.storeDir.tryParse(text);
         if (!path) {
@@ -111,6 +109,12 @@ void Collector::readRoots() {
             markClosure(*path);
         }
     });
+    if (!options_.ignoreLiveness) {
+        store_.log(Verbosity::info, "finding garbage collector roots...");
+        for (auto &[path, places] : findLastingRoots(store_, true, true)) {
+            markClosure(path);
+        }
+    }
 }
 
 /// What a live path keeps alive, one step.
@@ -275,7 +279,8 @@ void Collector::collectStray(const std::string &name) {
     }
     if (name.starts_with("tmp-")) {
         // Newer Nixes lock such directories while they use them.
-        UniqueFd fd(openat(store_.storeFd.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+        UniqueFd fd(
+            openat(store_.storeFd.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
         if (fd && !lockFile(fd.get(), LockMode::exclusive, false)) {
             store_.log(Verbosity::debug, fmt::format("skipping locked temporary directory '{}'", name));
             return;
@@ -302,8 +307,7 @@ void Collector::collectAll() {
     if (options_.maxFreed == 0) {
         return;
     }
-    store_.log(Verbosity::info,
-               deletes() ? "deleting garbage..." : "determining live/dead paths...");
+    store_.log(Verbosity::info, deletes() ? "deleting garbage..." : "determining live/dead paths...");
     for (auto &name : listDirectory(store_.storeFd.get())) {
         if (auto path = store_.locations.storeDir.tryParse(store_.locations.storeDir.str() + "/" + name)) {
             collect(*path);
@@ -339,6 +343,8 @@ void Collector::removeUnusedLinks() {
 
 } // namespace
 
-GcResults LocalStore::collectGarbage(const GcOptions &options) { return Collector(*impl_, options).run(); }
+GcResults LocalStore::collectGarbage(const GcOptions &options) {
+    return Collector(*impl_, options).run();
+}
 
 } // namespace firn
