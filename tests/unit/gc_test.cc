@@ -268,10 +268,10 @@ TEST_F(GcTest, RootsAreAnnouncedToARunningCollectionOfStock) {
 
 TEST_F(GcTest, StockAddsWhileACollectionOfOursRuns) {
     /// Blocks the collection at its first deletion.
-    class Blocking : public RecordingLogger {
+    class Blocking : public MessageLogger {
       public:
         void log(Verbosity level, std::string_view message) override {
-            RecordingLogger::log(level, message);
+            MessageLogger::log(level, message);
             if (message.starts_with("deleting '")) {
                 running = true;
                 while (!go) {

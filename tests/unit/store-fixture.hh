@@ -22,7 +22,7 @@
 namespace firn {
 
 /// Keeps messages.
-class RecordingLogger : public Logger {
+class MessageLogger : public Logger {
   public:
     void log(Verbosity, std::string_view message) override {
         std::unique_lock lock(mutex_);
@@ -135,7 +135,7 @@ class StoreTest : public testing::Test {
     std::filesystem::path root;
     Locations locations;
     Settings settings;
-    RecordingLogger logger;
+    MessageLogger logger;
     std::unique_ptr<LocalStore> store;
 };
 
