@@ -37,10 +37,10 @@ mode_t modeOf(const fs::path &path) {
 }
 
 TEST_F(BuildDirectoryTest, liesWhereNobodyElseCanEnterAndGoesAway) {
-    BuildDirectories directories(base, std::nullopt);
-    EXPECT_EQ(modeOf(own), 0700u);
     fs::path path;
     {
+        BuildDirectories directories(base, std::nullopt);
+        EXPECT_EQ(modeOf(own), 0700u);
         BuildDirectory directory = directories.make();
         path = directory.path();
         EXPECT_EQ(path.parent_path(), own);
@@ -50,7 +50,15 @@ TEST_F(BuildDirectoryTest, liesWhereNobodyElseCanEnterAndGoesAway) {
         writeFile(path / "locked" / "inside", "x");
         chmod((path / "locked").c_str(), 0);
     }
-    EXPECT_FALSE(fs::exists(path));
+    EXPECT_TRUE(fs::is_empty(base));
+}
+
+TEST_F(BuildDirectoryTest, isMadeAlsoWhenAnotherProcessRemovedTheCommonOne) {
+    BuildDirectories ours(base, std::nullopt);
+    { BuildDirectories theirs(base, std::nullopt); }
+    ASSERT_FALSE(fs::exists(own));
+    BuildDirectory directory = ours.make();
+    EXPECT_TRUE(fs::exists(directory.path()));
 }
 
 TEST_F(BuildDirectoryTest, isSweptWhenItsDaemonIsDeadAndNotBefore) {

@@ -163,21 +163,20 @@ BuildDirectories::BuildDirectories(const std::filesystem::path &base, std::optio
     sweep();
 }
 
+/// Nothing is left behind, unless somebody else has a build there: then it is not empty.
 BuildDirectories::~BuildDirectories() {
-    if (transient_) {
-        unlinkat(base_.get(), name_.c_str(), AT_REMOVEDIR);
-    }
+    unlinkat(base_.get(), name_.c_str(), AT_REMOVEDIR);
 }
 
 /// In a directory like /tmp somebody may have taken the name before us: then another one serves as well.
 void BuildDirectories::openOwn(std::optional<gid_t> builders) {
+    builders_ = builders;
     name_ = "firn-" + std::to_string(geteuid());
     if (mkdirat(base_.get(), name_.c_str(), 0700) != 0 && errno != EEXIST) {
         throwErrno("making build directory '{}'", (basePath_ / name_).string());
     }
     own_ = openOwned(base_.get(), name_);
     if (!own_) {
-        transient_ = true;
         name_ = makeTemporaryDirectoryAt(base_.get(), name_);
         own_ = openDirectoryAt(base_.get(), name_);
     }
@@ -211,11 +210,18 @@ void BuildDirectories::sweep() {
 }
 
 BuildDirectory BuildDirectories::make() {
-    // A sweep by another process may come between making and locking.
-    for (int attempt = 0; attempt < 16; attempt++) {
-        std::string name = makeTemporaryDirectoryAt(own_.get(), "b");
-        if (UniqueFd fd = openLocked(name)) {
-            return BuildDirectory(*this, name, std::move(fd));
+    // A sweep by another process may come between making and locking, and the common directory goes with the
+    // last process that needs it.
+    for (int attempt = 0; attempt < 1000; attempt++) {
+        std::string name = fmt::format("nix-{}-{}", getpid(), ++count_);
+        if (mkdirat(own_.get(), name.c_str(), 0700) == 0) {
+            if (UniqueFd fd = openLocked(name)) {
+                return BuildDirectory(*this, name, std::move(fd));
+            }
+        } else if (errno == ENOENT) {
+            openOwn(builders_);
+        } else if (errno != EEXIST) {
+            throwErrno("making build directory '{}'", (basePath_ / name_ / name).string());
         }
     }
     throw Error(ErrorKind::failure,

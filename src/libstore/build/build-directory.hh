@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -75,8 +76,9 @@ class BuildDirectories {
     std::filesystem::path basePath_;
     UniqueFd base_;
     std::string name_; ///< of the common directory in base
-    bool transient_ = false;
     UniqueFd own_;
+    std::optional<gid_t> builders_;
+    uint64_t count_ = 0;
 };
 
 } // namespace firn

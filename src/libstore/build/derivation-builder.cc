@@ -142,6 +142,7 @@ struct DerivationBuilder::Impl {
     void openLog();
     SandboxSpec describeSandbox();
     void addInputs(SandboxSpec &spec);
+    void addHostDependencies(SandboxSpec &spec);
     void showStart();
 
     // ---- run
@@ -165,7 +166,6 @@ struct DerivationBuilder::Impl {
 };
 
 // ---- prepare
-// ----------------------------------------------------------------------------------------------------
 
 /// All may be leased to builds of other connections, which end without anything of ours.
 Task<> DerivationBuilder::Impl::leaseUser() {
@@ -287,7 +287,6 @@ void DerivationBuilder::Impl::writeFiles() {
 }
 
 // ---- enter
-// ------------------------------------------------------------------------------------------------------
 
 void DerivationBuilder::Impl::enter() {
     showStart();
@@ -313,7 +312,7 @@ void DerivationBuilder::Impl::openLog() {
     if (settings.useBuildersLog) {
         file.emplace(store.buildLogPath(plan.drvPath));
     }
-    log.emplace(worker.context.logger, *activity, std::move(file), settings.logLines);
+    log.emplace(worker.context.logger, *activity, std::move(file), logTailLength(worker.context));
 }
 
 SandboxSpec DerivationBuilder::Impl::describeSandbox() {
@@ -343,6 +342,7 @@ SandboxSpec DerivationBuilder::Impl::describeSandbox() {
         spec.kvm = settings.systemFeatures.contains("kvm") && access("/dev/kvm", F_OK) == 0;
         spec.devShmSize = settings.sandboxDevShmSize;
         addInputs(spec);
+        addHostDependencies(spec);
     }
     return spec;
 }
@@ -370,8 +370,26 @@ void DerivationBuilder::Impl::addInputs(SandboxSpec &spec) {
     }
 }
 
+/// Files of the host that the derivation asks for, as far as the settings allow those or what lies above
+/// them.
+void DerivationBuilder::Impl::addHostDependencies(SandboxSpec &spec) {
+    for (const std::string &path : plan.options.impureHostDeps) {
+        SandboxPath wanted = parseSandboxPath(path);
+        bool allowed =
+            wanted.source == path && std::ranges::any_of(settings.impureHostDeps, [&](const auto &prefix) {
+                return path == prefix || path.starts_with(prefix + "/");
+            });
+        if (!allowed) {
+            throw Error(
+                ErrorKind::refused,
+                "derivation '{}' requested impure path '{}', but it was not in allowed-impure-host-deps",
+                store.dir().print(plan.drvPath), escapeForDisplay(path));
+        }
+        spec.sandboxPaths.push_back(std::move(wanted));
+    }
+}
+
 // ---- run
-// --------------------------------------------------------------------------------------------------------
 
 Task<BuilderResult> DerivationBuilder::Impl::run() {
     DescriptorWatch watch(worker.loop);
@@ -450,7 +468,6 @@ void DerivationBuilder::Impl::endEarly(Status status, const std::string &why) {
 }
 
 // ---- register
-// ---------------------------------------------------------------------------------------------------
 
 void DerivationBuilder::Impl::checkResult(const BuilderResult &ended) {
     result.stopTime = time(nullptr);
@@ -531,7 +548,6 @@ void DerivationBuilder::Impl::registerAll() {
 }
 
 // ---- leave
-// ------------------------------------------------------------------------------------------------------
 
 /// The processes are gone when this returns, then the files; destructors take care of the rest, on every way
 /// out.
@@ -580,7 +596,6 @@ void DerivationBuilder::Impl::keepDirectory() {
 }
 
 // ---- all of it
-// --------------------------------------------------------------------------------------------------
 
 DerivationBuilder::DerivationBuilder(BuildWorker &worker, const BuildPlan &plan, BuildResult &result)
     : impl_(std::make_unique<Impl>(worker, plan, result)) {}

@@ -52,6 +52,11 @@ std::string builderFailureMessage(const BuildContext &context, const FailedBuild
                : fmt::format("{}\nL{}For full logs, run:\n  nix log {}", message, tailText(logTail), drv);
 }
 
+size_t logTailLength(const BuildContext &context) {
+    bool isDefault = context.settings.logLines == Settings().logLines;
+    return wantsOldWords(context) && isDefault ? 10 : context.settings.logLines;
+}
+
 std::string dependencyFailureMessage(const BuildContext &context, const FailedBuild &build, size_t failed) {
     std::string drv = context.store.dir().print(build.drvPath);
     if (wantsOldWords(context)) {

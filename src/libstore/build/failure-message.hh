@@ -21,6 +21,10 @@ struct FailedBuild {
 std::string builderFailureMessage(const BuildContext &context, const FailedBuild &build,
                                   const std::string &reason, const std::deque<std::string> &logTail);
 
+/// How many of the log's last lines a failure message shows: `log-lines`, whose default was 10 in the older
+/// generation.
+size_t logTailLength(const BuildContext &context);
+
 std::string dependencyFailureMessage(const BuildContext &context, const FailedBuild &build, size_t failed);
 
 std::string platformMessage(const BuildContext &context, const StorePath &drvPath,

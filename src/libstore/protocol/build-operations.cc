@@ -59,7 +59,7 @@ std::string derivationName(Connection &c, const StorePath &drvPath) {
 
 void buildPaths(Connection &c) {
     BuildRequest request = readBuildRequest(c);
-    c.work([&] { throwIfFailed(c.dir(), request.paths, build(c, request)); });
+    c.work([&] { throwIfFailed(c.dir(), c.logger, request.paths, build(c, request)); });
     c.out.number(1);
 }
 
@@ -87,7 +87,7 @@ void ensurePath(Connection &c) {
     c.work([&] {
         if (!c.store.isValidPath(path)) {
             std::vector<DerivedPath> paths{OpaquePath{path}};
-            throwIfFailed(c.dir(), paths, build(c, {paths, BuildMode::normal}));
+            throwIfFailed(c.dir(), c.logger, paths, build(c, {paths, BuildMode::normal}));
         }
     });
     c.out.number(1);

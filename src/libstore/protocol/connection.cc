@@ -24,7 +24,8 @@ BuildContext Connection::buildContext() {
                         .logger = logger,
                         .clientFd = clientFd_,
                         .clientUid = peer.uid,
-                        .clientGid = peer.gid};
+                        .clientGid = peer.gid,
+                        .clientMinor = minor};
 }
 
 void Connection::requireTrust(std::string_view what) const {

@@ -97,12 +97,8 @@ GcResults Collector::run() {
 }
 
 void Collector::readRoots() {
-    if (!options_.ignoreLiveness) {
-        store_.log(Verbosity::info, "finding garbage collector roots...");
-        for (auto &[path, places] : findLastingRoots(store_, true, true)) {
-            markClosure(path);
-        }
-    }
+    // Temporary roots first: a process that ends from here on has made its lasting roots before, so that they
+    // are found below. The other way round a path would be lost whose only root changed kind in between.
     readTempRoots(store_.locations.stateDir, true, [&](const std::string &, const std::string &text) {
         auto path = store_.locations.storeDir.tryParse(text);
         if (!path) {
@@ -113,6 +109,12 @@ void Collector::readRoots() {
             markClosure(*path);
         }
     });
+    if (!options_.ignoreLiveness) {
+        store_.log(Verbosity::info, "finding garbage collector roots...");
+        for (auto &[path, places] : findLastingRoots(store_, true, true)) {
+            markClosure(path);
+        }
+    }
 }
 
 /// What a live path keeps alive, one step.
