@@ -179,7 +179,23 @@ void IncomingPath::commit(PathInfo info, Repair repair) {
     if (store_.settings.syncBeforeRegistering) {
         syncFd(store_.storeFd.get());
     }
-    self.registerValidPaths({info});
+    try {
+        self.registerValidPaths({info});
+    } catch (...) {
+        discardUnregistered(info.path);
+        throw;
+    }
+}
+
+/// A path that turned out not to be worth a row leaves nothing; the error that says why is on its way.
+void IncomingPath::discardUnregistered(const StorePath &path) noexcept {
+    try {
+        if (!store_.self.isValidPath(path)) {
+            removeStoreEntry(store_, path.baseName());
+        }
+    } catch (const Error &error) {
+        store_.logger.warn(error.message());
+    }
 }
 
 namespace {

@@ -34,6 +34,7 @@ class IncomingPath {
     void commit(PathInfo info, Repair repair);
 
   private:
+    void discardUnregistered(const StorePath &path) noexcept;
     Hash contentHash(const ContentAddress &address, const PathInfo &info) const;
 
     LocalStore::Impl &store_;
