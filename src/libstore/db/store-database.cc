@@ -10,6 +10,7 @@
 
 #include "libstore/db/sqlite.hh"
 #include "libutil/files.hh"
+#include "libutil/platform.hh"
 
 namespace firn {
 
@@ -144,8 +145,7 @@ void reserveSpace(const std::filesystem::path &directory, uint64_t size) {
         return;
     }
     UniqueFd file(open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
-    if (!file || posix_fallocate(file.get(), 0, static_cast<off_t>(size)) != 0 ||
-        ftruncate(file.get(), static_cast<off_t>(size)) != 0) {
+    if (!file || !allocateFile(file.get(), size)) {
         file.reset();
         unlink(path.c_str());
     }

@@ -173,7 +173,7 @@ void Canonicaliser::normalise(int fd, const std::string &path, const struct stat
     if ((st.st_mode & 07777) != mode && fchmod(fd, mode) != 0) {
         throwErrno("changing the mode of '{}'", escapeForDisplay(path));
     }
-    if (st.st_mtim.tv_sec != canonicalTime || st.st_mtim.tv_nsec != 0) {
+    if (st.st_mtime != canonicalTime) {
         struct timespec times[2] = {{0, UTIME_OMIT}, {canonicalTime, 0}};
         if (futimens(fd, times) != 0) {
             throwErrno("changing the modification time of '{}'", escapeForDisplay(path));

@@ -37,7 +37,7 @@ void giveToBuildUsers(const std::filesystem::path &store, const std::string &gro
 /// Stock Nix refuses a store behind symlinks: builds that resolve them would have another path inside.
 void refuseSymlinks(const std::filesystem::path &store) {
     std::filesystem::path path;
-    for (auto &component : store) {
+    for (const auto &component : store) {
         path /= component;
         struct stat st;
         if (lstat(path.c_str(), &st) == 0 && S_ISLNK(st.st_mode)) {

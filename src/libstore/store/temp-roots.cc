@@ -14,6 +14,7 @@
 #include "libstore/store/path-locks.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
+#include "libutil/platform.hh"
 #include "libutil/stream.hh"
 
 namespace firn {
@@ -33,10 +34,7 @@ UniqueFd connectToCollector(const std::filesystem::path &path) {
                     path.string());
     }
     std::memcpy(address.sun_path, path.c_str(), path.native().size() + 1);
-    UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (!fd) {
-        throwErrno("creating a socket");
-    }
+    UniqueFd fd = makeUnixSocket();
     if (connect(fd.get(), reinterpret_cast<struct sockaddr *>(&address), sizeof address) == 0) {
         return fd;
     }

@@ -1,6 +1,7 @@
 #include "libutil/platform.hh"
 
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "libutil/error.hh"
@@ -13,7 +14,7 @@ namespace {
 
 void setCloseOnExec(int fd) {
     if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
-        throwErrno("making a pipe close on exec");
+        throwErrno("making a descriptor close on exec");
     }
 }
 
@@ -46,6 +47,20 @@ void adviseSequential(int fd, uint64_t size) {
     if (size > 0) {
         fcntl(fd, F_RDAHEAD, 1);
     }
+}
+
+bool allocateFile(int fd, uint64_t size) {
+    fstore_t wanted = {F_ALLOCATEALL, F_PEOFPOSMODE, 0, static_cast<off_t>(size), 0};
+    return fcntl(fd, F_PREALLOCATE, &wanted) == 0 && ftruncate(fd, static_cast<off_t>(size)) == 0;
+}
+
+UniqueFd makeUnixSocket() {
+    UniqueFd fd(socket(AF_UNIX, SOCK_STREAM, 0));
+    if (!fd) {
+        throwErrno("creating a socket");
+    }
+    setCloseOnExec(fd.get());
+    return fd;
 }
 
 bool isMountRoot(int) {

@@ -1,6 +1,7 @@
 #include "libutil/platform.hh"
 
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -31,6 +32,19 @@ void adviseSequential(int fd, uint64_t size) {
     if (size >= worthACall) {
         posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     }
+}
+
+bool allocateFile(int fd, uint64_t size) {
+    return posix_fallocate(fd, 0, static_cast<off_t>(size)) == 0 &&
+           ftruncate(fd, static_cast<off_t>(size)) == 0;
+}
+
+UniqueFd makeUnixSocket() {
+    UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (!fd) {
+        throwErrno("creating a socket");
+    }
+    return fd;
 }
 
 bool isMountRoot(int fd) {
