@@ -85,10 +85,14 @@ DatabaseOptions databaseOptions(const Settings &settings) {
 } // namespace
 
 LocalStore::Impl::Impl(LocalStore &owner, const Locations &places, const Settings &configured, Logger &log)
-    : self(owner), locations(places), settings(configured), logger(log),
+    : self(owner),
+      locations(places),
+      settings(configured),
+      logger(log),
       storeFd(openStoreDirectory(places, configured, log)),
       database(places.stateDir / "db", locations.storeDir, databaseOptions(configured), log),
-      tempRoots(places.stateDir), hasher(locations.storeDir, owner) {}
+      tempRoots(places.stateDir),
+      hasher(locations.storeDir, owner) {}
 
 void LocalStore::Impl::throwInvalid(const StorePath &path) const {
     throw Error(ErrorKind::notFound, "path '{}' is not valid", print(path));
@@ -97,13 +101,34 @@ void LocalStore::Impl::throwInvalid(const StorePath &path) const {
 LocalStore::LocalStore(const Locations &locations, const Settings &settings, Logger &logger)
     : impl_(std::make_unique<Impl>(*this, locations, settings, logger)) {}
 
-LocalStore::~LocalStore() = default;
+/// A collection by stock Nix reads lasting roots first and temporary ones later. What became a lasting root
+/// in between must stay a temporary one until it has read those too.
+LocalStore::~LocalStore() {
+    if (impl_ && impl_->madeLastingRoot) {
+        try {
+            UniqueFd lock = openGcLock(locations().stateDir);
+            lockFile(lock.get(), LockMode::shared, /*wait=*/true);
+        } catch (const Error &) {
+            // The client has gone: there is nobody to tell, and the roots themselves are made.
+        }
+    }
+}
 
-const StoreDir &LocalStore::dir() const { return impl_->locations.storeDir; }
-const Locations &LocalStore::locations() const { return impl_->locations; }
-const Settings &LocalStore::settings() const { return impl_->settings; }
-Logger &LocalStore::logger() const { return impl_->logger; }
-int LocalStore::storeFd() const { return impl_->storeFd.get(); }
+const StoreDir &LocalStore::dir() const {
+    return impl_->locations.storeDir;
+}
+const Locations &LocalStore::locations() const {
+    return impl_->locations;
+}
+const Settings &LocalStore::settings() const {
+    return impl_->settings;
+}
+Logger &LocalStore::logger() const {
+    return impl_->logger;
+}
+int LocalStore::storeFd() const {
+    return impl_->storeFd.get();
+}
 
 void LocalStore::createUser(const std::string &user, uid_t uid, gid_t gid) {
     if (user.empty() || user.find('/') != std::string::npos || user.front() == '.') {
@@ -121,7 +146,9 @@ void LocalStore::createUser(const std::string &user, uid_t uid, gid_t gid) {
     }
 }
 
-bool LocalStore::isValidPath(const StorePath &path) { return impl_->database.isValid(path); }
+bool LocalStore::isValidPath(const StorePath &path) {
+    return impl_->database.isValid(path);
+}
 
 std::optional<PathInfo> LocalStore::tryQueryPathInfo(const StorePath &path) {
     return impl_->database.find(path);
@@ -143,7 +170,9 @@ std::optional<StorePath> LocalStore::queryPathFromHashPart(const std::string &ha
     return impl_->database.findByHashPart(hashPart);
 }
 
-StorePathSet LocalStore::queryAllValidPaths() { return impl_->database.allPaths(); }
+StorePathSet LocalStore::queryAllValidPaths() {
+    return impl_->database.allPaths();
+}
 
 StorePathSet LocalStore::queryValidPaths(const StorePathSet &paths) {
     StorePathSet valid;
@@ -155,7 +184,9 @@ StorePathSet LocalStore::queryValidPaths(const StorePathSet &paths) {
     return valid;
 }
 
-StorePathSet LocalStore::queryReferrers(const StorePath &path) { return impl_->database.referrers(path); }
+StorePathSet LocalStore::queryReferrers(const StorePath &path) {
+    return impl_->database.referrers(path);
+}
 
 StorePathSet LocalStore::queryValidDerivers(const StorePath &path) {
     return impl_->database.validDerivers(path);
@@ -277,7 +308,9 @@ void LocalStore::narFromPath(const StorePath &path, Sink &sink) {
     dumpNar(storeFd(), path.baseName(), sink);
 }
 
-void LocalStore::addTempRoot(const StorePath &path) { impl_->addTempRoot(path); }
+void LocalStore::addTempRoot(const StorePath &path) {
+    impl_->addTempRoot(path);
+}
 
 void LocalStore::invalidatePath(const StorePath &path) {
     impl_->database.transaction([&] { impl_->database.remove(path); });
