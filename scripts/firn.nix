@@ -3,10 +3,11 @@
 { system ? builtins.currentSystem, jobs ? 2 }:
 
 let
+  top = toString ../.;
+  # Of the checkout's own folders only sources; build directories have any name that starts with "build".
   wanted = path: type:
     let name = baseNameOf path;
-    in !(builtins.elem name [ ".git" "build" "result" "__pycache__" ".pytest_cache" ])
-      && builtins.match "build-.*|result-.*" name == null;
+    in dirOf path != top || builtins.match "build.*|result.*|[.]git|[.]pytest_cache" name == null;
 in
 derivation {
   name = "firn";
@@ -15,6 +16,7 @@ derivation {
   src = builtins.filterSource wanted ../.;
   builder = "/bin/sh";
   PATH = "/usr/bin:/bin";
+  CXX = "g++"; # not through ccache, which has nowhere to keep anything
   enableParallelBuilding = true;
   args = [
     "-euc"

@@ -116,7 +116,9 @@ Command parseAsFirn(int argc, char **argv) {
     CLI::App app("A build daemon for Nix users.", "firn");
     app.set_version_flag("--version", fmt::format("firn {} (Nix {})", FIRN_VERSION, matchedNixVersion));
     app.require_subcommand(1);
+    app.footer("Documents: " FIRN_DOC_DIR);
     CLI::App *daemon = app.add_subcommand("daemon", "Serve a Nix store to Nix clients");
+    daemon->set_version_flag("--version", app.version());
     Command command;
     DaemonWords words;
     addDaemonOptions(*daemon, command.daemon, words);

@@ -86,6 +86,7 @@ TEST(EscapeLogLine, keepsColoursAndTabsAndNothingElse) {
     EXPECT_EQ(escapeLogLine("\x1b[1;31mred\x1b[0m\tx"), "\x1b[1;31mred\x1b[0m\tx");
     EXPECT_EQ(escapeLogLine("\x1b[2J\x1b]0;title\x07"), "\\x1b[2J\\x1b]0;title\\x07");
     EXPECT_EQ(escapeLogLine("\x1b[31"), "\\x1b[31");
+    EXPECT_EQ(escapeLogLine("done\x1b[K.\x1b[2K"), "done.");
     EXPECT_EQ(escapeLogLine("gr\xc3\xbc\xc3\x9f"), "gr\xc3\xbc\xc3\x9f");
 }
 

@@ -14,14 +14,19 @@ namespace {
 class GcTest : public StoreTest {
   protected:
     GcResults collect(GcOptions::Action action = GcOptions::Action::deleteDead) {
-        return open().collectGarbage({.action = action, .ignoreLiveness = false, .pathsToDelete = {}, .maxFreed = UINT64_MAX});
+        return open().collectGarbage(
+            {.action = action, .ignoreLiveness = false, .pathsToDelete = {}, .maxFreed = UINT64_MAX});
     }
 
     /// Adds a text in a process of its own, so that no temporary root stays.
-    StorePath addUnrooted(const std::string &name, const std::string &text, const StorePathSet &references = {}) {
+    StorePath addUnrooted(const std::string &name, const std::string &text,
+                          const StorePathSet &references = {}) {
         auto path = makeContentAddressedPath(locations.storeDir, name,
-                                             {ContentMethod::text, hashString(HashAlgorithm::sha256, text)}, {references, false});
-        EXPECT_EQ(waitFor(inChild([&] { LocalStore(locations, settings, logger).addText(name, text, references); })), 0);
+                                             {ContentMethod::text, hashString(HashAlgorithm::sha256, text)},
+                                             {references, false});
+        EXPECT_EQ(waitFor(inChild(
+                      [&] { LocalStore(locations, settings, logger).addText(name, text, references); })),
+                  0);
         return path;
     }
 
@@ -46,8 +51,10 @@ TEST_F(GcTest, DeadPathsGoAndLiveOnesStay) {
 }
 
 TEST_F(GcTest, LiveAndDeadAreWhatStockSays) {
-    write("d.nix", "let mk = n: args: derivation ({ name = n; system = builtins.currentSystem; builder = \"/bin/sh\"; "
-                   "args = [ \"-c\" \"echo $dep $name > $out\" ]; } // args); in { a = mk \"a\" {}; b = mk \"b\" { dep = mk \"c\" {}; }; }");
+    write("d.nix",
+          "let mk = n: args: derivation ({ name = n; system = builtins.currentSystem; builder = \"/bin/sh\"; "
+          "args = [ \"-c\" \"echo $dep $name > $out\" ]; } // args); in { a = mk \"a\" {}; b = mk \"b\" { "
+          "dep = mk \"c\" {}; }; }");
     stock("nix-build -A b d.nix -o result 2>/dev/null && nix-build --no-out-link -A a d.nix 2>/dev/null");
     addUnrooted("x", "x");
     auto lines = [](const std::string &text) {
@@ -63,9 +70,12 @@ TEST_F(GcTest, LiveAndDeadAreWhatStockSays) {
             settings.keepOutputs = keepOutputs;
             settings.keepDerivations = keepDerivations;
             auto options = std::string(" --option keep-outputs ") + (keepOutputs ? "true" : "false") +
-                           " --option keep-derivations " + (keepDerivations ? "true" : "false") + " 2>/dev/null";
-            EXPECT_EQ(collect(GcOptions::Action::returnLive).paths, lines(stock("nix-store --gc --print-live" + options)));
-            EXPECT_EQ(collect(GcOptions::Action::returnDead).paths, lines(stock("nix-store --gc --print-dead" + options)));
+                           " --option keep-derivations " + (keepDerivations ? "true" : "false") +
+                           " 2>/dev/null";
+            EXPECT_EQ(collect(GcOptions::Action::returnLive).paths,
+                      lines(stock("nix-store --gc --print-live" + options)));
+            EXPECT_EQ(collect(GcOptions::Action::returnDead).paths,
+                      lines(stock("nix-store --gc --print-dead" + options)));
         }
     }
 }
@@ -73,7 +83,8 @@ TEST_F(GcTest, LiveAndDeadAreWhatStockSays) {
 TEST_F(GcTest, IndirectRootsLiveAsLongAsTheirLink) {
     auto path = addUnrooted("a", "a");
     auto link = (root / "result").string();
-    EXPECT_EQ(waitFor(inChild([&] { LocalStore(locations, settings, logger).addPermanentRoot(path, link); })), 0);
+    EXPECT_EQ(waitFor(inChild([&] { LocalStore(locations, settings, logger).addPermanentRoot(path, link); })),
+              0);
     EXPECT_EQ(std::filesystem::read_symlink(link), print(path));
     stockGc();
     EXPECT_TRUE(onDisk(path));
@@ -115,7 +126,8 @@ TEST_F(GcTest, StocksTemporaryRootProtectsFromUs) {
     auto lockName = print(path) + ".lock", chroot = print(path) + ".chroot";
     Pipe ready = makePipe(), done = makePipe();
     auto child = inChild([&] {
-        UniqueFd fd(::open((root / "var/temproots" / std::to_string(getpid())).c_str(), O_RDWR | O_CREAT, 0600));
+        UniqueFd fd(
+            ::open((root / "var/temproots" / std::to_string(getpid())).c_str(), O_RDWR | O_CREAT, 0600));
         lockFile(fd.get(), LockMode::exclusive, true);
         auto text = print(path);
         writeFull(fd.get(), std::string_view(text.c_str(), text.size() + 1));
@@ -168,13 +180,16 @@ TEST_F(GcTest, DeletingSpecificPathsRefusesLiveOnesInStocksWords) {
     auto a = addUnrooted("a", "a");
     auto b = addUnrooted("b", print(a), {a});
     auto del = [&](StorePathSet paths) {
-        return open().collectGarbage({GcOptions::Action::deleteSpecific, false, std::move(paths), UINT64_MAX});
+        return open().collectGarbage(
+            {GcOptions::Action::deleteSpecific, false, std::move(paths), UINT64_MAX});
     };
     try {
         del({a});
         FAIL();
     } catch (const Error &error) {
-        EXPECT_EQ(error.message(), "Cannot delete path '" + print(a) + "' since it is still alive. To find out why, use: nix-store --query --roots");
+        EXPECT_EQ(error.message(),
+                  "Cannot delete path '" + print(a) +
+                      "' since it is still alive. To find out why, use: nix-store --query --roots");
     }
     EXPECT_EQ(del({a, b}).paths, (std::set<std::string>{print(a), print(b)}));
     auto rooted = addText("c", "c").path;
@@ -328,7 +343,8 @@ TEST_F(GcTest, AddingGoesOnUnderALoopOfBothCollections) {
                 added.insert({a, b, c});
                 for (auto &path : {a, b, c}) {
                     if (!mine.isValidPath(path) || access(mine.dir().print(path).c_str(), F_OK) != 0) {
-                        throw Error(ErrorKind::failure, "'{}' vanished in round {}", mine.dir().print(path), i);
+                        throw Error(ErrorKind::failure, "'{}' vanished in round {}", mine.dir().print(path),
+                                    i);
                     }
                 }
             }

@@ -41,13 +41,17 @@ TEST_F(LocalStoreTest, SchemaIsStockNixs) {
     open().addText("a", "a", {});
     store.reset();
     auto query = [&](const std::string &state) {
-        return stock("sqlite3 " + state + "/db/db.sqlite \"select type, name, tbl_name from sqlite_master order by 1, 2; "
-                     "pragma table_info(ValidPaths); pragma table_info(Refs); pragma table_info(DerivationOutputs); "
-                     "pragma foreign_key_list(Refs); pragma foreign_key_list(DerivationOutputs); pragma journal_mode\"");
+        return stock(
+            "sqlite3 " + state +
+            "/db/db.sqlite \"select type, name, tbl_name from sqlite_master order by 1, 2; "
+            "pragma table_info(ValidPaths); pragma table_info(Refs); pragma table_info(DerivationOutputs); "
+            "pragma foreign_key_list(Refs); pragma foreign_key_list(DerivationOutputs); pragma "
+            "journal_mode\"");
     };
     auto ours = query("var");
     write("a", "a");
-    stock("env NIX_STORE_DIR=" + (root / "s2").string() + " NIX_STATE_DIR=" + (root / "v2").string() + " nix-store --add a");
+    stock("env NIX_STORE_DIR=" + (root / "s2").string() + " NIX_STATE_DIR=" + (root / "v2").string() +
+          " nix-store --add a");
     EXPECT_EQ(ours, query("v2"));
 }
 
@@ -86,7 +90,8 @@ TEST_F(LocalStoreTest, FixedContentOfEveryMethodHasStocksPath) {
     write("f", std::string(3'000'000, 'x') + "end"); // more than what is kept in memory
     write("g", "small");
     for (std::string name : {"f", "g"}) {
-        for (auto algorithm : {HashAlgorithm::md5, HashAlgorithm::sha1, HashAlgorithm::sha256, HashAlgorithm::sha512}) {
+        for (auto algorithm :
+             {HashAlgorithm::md5, HashAlgorithm::sha1, HashAlgorithm::sha256, HashAlgorithm::sha512}) {
             auto text = readFile(root / name);
             StringSource content(text);
             auto info = open().addContent(name, {ContentMethod::flat, algorithm}, content, {});
@@ -102,9 +107,10 @@ TEST_F(LocalStoreTest, FixedContentOfEveryMethodHasStocksPath) {
 }
 
 TEST_F(LocalStoreTest, DerivationsAreRegisteredWithTheirOutputs) {
-    write("d.nix", "derivation { name = \"d\"; system = \"x86_64-linux\"; builder = \"/bin/sh\"; outputs = [ \"out\" \"dev\" ]; "
+    write("d.nix", "derivation { name = \"d\"; system = \"x86_64-linux\"; builder = \"/bin/sh\"; outputs = [ "
+                   "\"out\" \"dev\" ]; "
                    "src = builtins.toFile \"src\" \"source\"; }");
-    auto drv = locations.storeDir.parse(stock("nix-instantiate d.nix"));
+    auto drv = locations.storeDir.parse(stock("nix-instantiate d.nix 2>/dev/null"));
     auto outputs = open().queryDerivationOutputMap(drv);
     ASSERT_EQ(outputs.size(), 2);
     auto parsed = open().readDerivation(drv);
@@ -113,14 +119,16 @@ TEST_F(LocalStoreTest, DerivationsAreRegisteredWithTheirOutputs) {
     EXPECT_FALSE(open().isValidPath(drv));
     EXPECT_EQ(open().addDerivation(parsed), drv);
     EXPECT_EQ(open().queryPathInfo(drv).references, before.references);
-    EXPECT_EQ(stock("nix-store -q --outputs " + print(drv)), print(*outputs.at("dev")) + "\n" + print(*outputs.at("out")));
+    // Stock prints them sorted by path.
+    std::set<std::string> paths{print(*outputs.at("dev")), print(*outputs.at("out"))};
+    EXPECT_EQ(stock("nix-store -q --outputs " + print(drv)), *paths.begin() + "\n" + *paths.rbegin());
     EXPECT_EQ(open().queryValidDerivers(*outputs.at("out")), StorePathSet{drv});
     expectStockIsContent();
 }
 
 TEST_F(LocalStoreTest, DerivationThatLiesAboutItsOutputsIsRefused) {
     write("d.nix", "derivation { name = \"d\"; system = \"s\"; builder = \"/bin/sh\"; }");
-    auto drv = open().readDerivation(locations.storeDir.parse(stock("nix-instantiate d.nix")));
+    auto drv = open().readDerivation(locations.storeDir.parse(stock("nix-instantiate d.nix 2>/dev/null")));
     auto wrong = addText("d", "not it").path;
     drv.outputs.at("out") = InputAddressedOutput{wrong};
     drv.env["out"] = print(wrong);
@@ -156,7 +164,8 @@ TEST_F(LocalStoreTest, RegisteringACycleIsRefusedAndLeavesNothing) {
         open().registerValidPaths({x, y});
         FAIL();
     } catch (const Error &error) {
-        EXPECT_NE(error.message().find("cycle detected in the references of"), std::string::npos) << error.message();
+        EXPECT_NE(error.message().find("cycle detected in the references of"), std::string::npos)
+            << error.message();
     }
     EXPECT_FALSE(open().isValidPath(x.path));
     x.references = {StorePath(std::string(20, 'z'), "z")};
@@ -200,7 +209,8 @@ TEST_F(LocalStoreTest, NarWithoutTrustedSignatureIsRefused) {
         open().addNar(info, nar, Repair::no, CheckSignatures::yes);
         FAIL();
     } catch (const Error &error) {
-        EXPECT_EQ(error.message(), "cannot add path '" + print(info.path) + "' because it lacks a signature by a trusted key");
+        EXPECT_EQ(error.message(),
+                  "cannot add path '" + print(info.path) + "' because it lacks a signature by a trusted key");
     }
     open().addNar(info, nar, Repair::no, CheckSignatures::no);
     EXPECT_TRUE(nar.rest().empty());
@@ -238,7 +248,11 @@ TEST_F(LocalStoreTest, NarWithWrongHashSizeOrAddressLeavesNothing) {
     bad.contentAddress = ContentAddress{ContentMethod::nar, hashString(HashAlgorithm::sha1, "other")};
     expectRefusal(bad, "ca hash mismatch importing path");
     bad.contentAddress = ContentAddress{ContentMethod::flat, hashString(HashAlgorithm::sha256, "other")};
-    EXPECT_THROW(({ StringSource nar(nar_); open().addNar(bad, nar, Repair::no, CheckSignatures::no); }), Error);
+    EXPECT_THROW(({
+                     StringSource nar(nar_);
+                     open().addNar(bad, nar, Repair::no, CheckSignatures::no);
+                 }),
+                 Error);
     StringSource cut(std::string_view(nar_).substr(0, nar_.size() - 20));
     EXPECT_THROW(open().addNar(info, cut, Repair::no, CheckSignatures::no), Error);
     EXPECT_FALSE(onDisk(info.path));
@@ -251,9 +265,12 @@ TEST_F(LocalStoreTest, SelfReferringContentAddressIsThatOfStock) {
     write("make.nix", "derivation { name = \"self\"; system = builtins.currentSystem; builder = \"/bin/sh\"; "
                       "args = [ \"-c\" \"echo $out/bin > $out\" ]; }");
     auto plain = stock("nix-build --no-out-link make.nix 2>/dev/null");
-    auto made = stock("nix --extra-experimental-features \"nix-command ca-derivations\" store make-content-addressed --json " + plain +
-                      " 2>/dev/null || nix --extra-experimental-features \"nix-command ca-derivations\" store make-content-addressable --json " + plain +
-                      " 2>/dev/null");
+    auto made = stock("nix --extra-experimental-features \"nix-command ca-derivations\" store "
+                      "make-content-addressed --json " +
+                      plain +
+                      " 2>/dev/null || nix --extra-experimental-features \"nix-command ca-derivations\" "
+                      "store make-content-addressable --json " +
+                      plain + " 2>/dev/null");
     auto begin = made.rfind(root.string() + "/store/");
     auto path = locations.storeDir.parse(made.substr(begin, made.find('"', begin) - begin));
     auto info = open().queryPathInfo(path);
@@ -274,7 +291,8 @@ TEST_F(LocalStoreTest, RepairReplacesDamagedContent) {
     std::ofstream(print(info.path)) << "evil";
     chmod(print(info.path).c_str(), 0444);
     EXPECT_TRUE(open().verify(true, Repair::no));
-    EXPECT_NE(logger.text().find("path '" + print(info.path) + "' was modified! expected hash '"), std::string::npos);
+    EXPECT_NE(logger.text().find("path '" + print(info.path) + "' was modified! expected hash '"),
+              std::string::npos);
     open().addText("a", "good", {}, Repair::yes);
     EXPECT_EQ(readFile(print(info.path)), "good");
     expectStockIsContent();
@@ -286,11 +304,13 @@ TEST_F(LocalStoreTest, VerifyRemovesWhatVanishedUnlessItIsNeeded) {
     auto lone = addText("lone", "lone").path;
     std::filesystem::remove(print(lone));
     EXPECT_FALSE(open().verify(false, Repair::no));
-    EXPECT_NE(logger.text().find("path '" + print(lone) + "' disappeared, removing from database..."), std::string::npos);
+    EXPECT_NE(logger.text().find("path '" + print(lone) + "' disappeared, removing from database..."),
+              std::string::npos);
     EXPECT_FALSE(open().isValidPath(lone));
     std::filesystem::remove(print(a));
     EXPECT_TRUE(open().verify(false, Repair::no));
-    EXPECT_NE(logger.text().find("path '" + print(a) + "' disappeared, but it still has valid referrers!"), std::string::npos);
+    EXPECT_NE(logger.text().find("path '" + print(a) + "' disappeared, but it still has valid referrers!"),
+              std::string::npos);
     EXPECT_TRUE(open().isValidPath(a));
     std::filesystem::remove(print(b));
     EXPECT_FALSE(open().verify(false, Repair::no));
@@ -309,8 +329,10 @@ TEST_F(LocalStoreTest, ExportAndImportWorkBothWaysWithStock) {
     stock("nix-store --export " + print(a) + " " + print(b) + " > stock-export");
     EXPECT_EQ(stream.text, readFile(root / "stock-export"));
     write("firn-export", stream.text);
+    store.reset(); // with its temporary roots
     stock("nix-store --delete " + print(b) + " " + print(a));
     EXPECT_EQ(stock("nix-store --import < firn-export"), print(a) + "\n" + print(b));
+    store.reset(); // with its temporary roots
     stock("nix-store --delete " + print(b) + " " + print(a));
     auto bytes = readFile(root / "stock-export");
     StringSource source(bytes);
@@ -338,7 +360,8 @@ TEST_F(LocalStoreTest, OptimisingLinksAsStockDoes) {
     auto nar = stock("nix-hash --type sha256 --base32 " + print(one) + "/file");
     EXPECT_TRUE(std::filesystem::exists(root / "store/.links" / nar));
     expectStockIsContent();
-    EXPECT_NE(stock("nix-store --optimise").find(" 0 files"), std::string::npos);
+    EXPECT_EQ(stock("nix-store --optimise -vv").find("linking '"), std::string::npos);
+    store.reset();
     stock("nix-store --gc");
     EXPECT_TRUE(std::filesystem::is_empty(root / "store/.links"));
 }
@@ -349,12 +372,12 @@ TEST_F(LocalStoreTest, StockLinksAreKnown) {
     stock("nix-store --optimise");
     addTree(open(), "two");
     open().optimiseAll();
-    EXPECT_NE(logger.text().find("by hard-linking 3 files"), std::string::npos) << logger.text();
+    EXPECT_NE(logger.text().find("by hard-linking 4 files"), std::string::npos) << logger.text();
 }
 
 TEST_F(LocalStoreTest, BuildLogsAreWhereNixLogLooks) {
     write("d.nix", "derivation { name = \"d\"; system = \"s\"; builder = \"/bin/sh\"; }");
-    auto drv = locations.storeDir.parse(stock("nix-instantiate d.nix"));
+    auto drv = locations.storeDir.parse(stock("nix-instantiate d.nix 2>/dev/null"));
     for (bool packed : {true, false}) {
         settings.compressLog = packed;
         std::string text = std::string(200'000, 'l') + "\nend\n";
@@ -419,7 +442,8 @@ TEST_F(LocalStoreTest, SignaturesAccumulate) {
 TEST_F(LocalStoreTest, NewerAndOlderSchemasAreRefused) {
     open();
     store.reset();
-    for (auto &[version, words] : std::map<std::string, std::string>{{"11", "newer"}, {"9", "upgrade"}, {"x", "corrupt"}}) {
+    for (auto &[version, words] :
+         std::map<std::string, std::string>{{"11", "newer"}, {"9", "upgrade"}, {"x", "corrupt"}}) {
         write("var/db/schema", version);
         try {
             open();
@@ -472,8 +496,14 @@ TEST_F(LocalStoreTest, ReadOnlyDatabaseIsAClearError) {
         open();
         store.reset();
         std::filesystem::permissions(root / "var/db/db.sqlite", std::filesystem::perms::owner_read);
-        std::filesystem::permissions(root / "var/db", std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);
-        EXPECT_THROW({ open(); addText("a", "a"); }, Error);
+        std::filesystem::permissions(root / "var/db",
+                                     std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);
+        EXPECT_THROW(
+            {
+                open();
+                addText("a", "a");
+            },
+            Error);
         std::filesystem::permissions(root / "var/db", std::filesystem::perms::owner_all);
         return;
     }
@@ -514,8 +544,12 @@ TEST_F(LocalStoreTest, CanonicalisingNormalisesEverything) {
     LocalStore &opened = open();
     canonicaliseTree(opened.storeFd(), "t", geteuid(), settings.ignoredAcls);
     struct stat st;
-    for (auto &[name, mode] : std::map<std::string, mode_t>{
-             {"", 0555}, {"/file", 0444}, {"/program", 0555}, {"/hidden", 0444}, {"/dir", 0555}, {"/dir/file", 0444}}) {
+    for (auto &[name, mode] : std::map<std::string, mode_t>{{"", 0555},
+                                                            {"/file", 0444},
+                                                            {"/program", 0555},
+                                                            {"/hidden", 0444},
+                                                            {"/dir", 0555},
+                                                            {"/dir/file", 0444}}) {
         ASSERT_EQ(lstat((root / "store/t").string().append(name).c_str(), &st), 0);
         EXPECT_EQ(st.st_mode & 07777, mode) << name;
         EXPECT_EQ(st.st_mtime, 1) << name;

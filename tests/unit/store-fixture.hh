@@ -80,8 +80,9 @@ class StoreTest : public testing::Test {
     /// Environment of a stock command, as shell words.
     std::string environment() const {
         auto dir = root.string();
-        return "cd " + dir + " && env -u NIX_REMOTE -u NIX_CONFIG -u NIX_STORE HOME=" + dir + " NIX_STORE_DIR=" + dir +
-               "/store NIX_STATE_DIR=" + dir + "/var NIX_LOG_DIR=" + dir + "/log NIX_CONF_DIR=" + dir + "/etc ";
+        return "cd " + dir + " && env -u NIX_REMOTE -u NIX_CONFIG -u NIX_STORE HOME=" + dir +
+               " NIX_STORE_DIR=" + dir + "/store NIX_STATE_DIR=" + dir + "/var NIX_LOG_DIR=" + dir +
+               "/log NIX_CONF_DIR=" + dir + "/etc ";
     }
 
     CommandResult run(const std::string &command) const {
@@ -126,7 +127,9 @@ class StoreTest : public testing::Test {
     }
 
     std::string print(const StorePath &path) const { return locations.storeDir.print(path); }
-    bool onDisk(const StorePath &path) const { return std::filesystem::exists(std::filesystem::symlink_status(print(path))); }
+    bool onDisk(const StorePath &path) const {
+        return std::filesystem::exists(std::filesystem::symlink_status(print(path)));
+    }
 
     PathInfo addText(const std::string &name, const std::string &text, const StorePathSet &references = {}) {
         return open().addText(name, text, references);

@@ -102,6 +102,16 @@ size_t colourSequenceLength(std::string_view text) {
     return end != text.npos && text[end] == 'm' ? end + 1 : 0;
 }
 
+/// Erasing (part of) the line, as programs do that rewrite a progress line: means nothing where every line is shown once.
+size_t eraseSequenceLength(std::string_view text) {
+    for (std::string_view erase : {"\x1b[K", "\x1b[0K", "\x1b[1K", "\x1b[2K"}) {
+        if (text.starts_with(erase)) {
+            return erase.size();
+        }
+    }
+    return 0;
+}
+
 bool isControl(char c) {
     auto byte = static_cast<unsigned char>(c);
     return (byte < 0x20 && c != '\t') || byte == 0x7f;
@@ -168,6 +178,10 @@ std::string escapeLogLine(std::string_view line) {
         if (colour > 0) {
             result.append(line.substr(0, colour));
             line.remove_prefix(colour);
+            continue;
+        }
+        if (size_t erase = eraseSequenceLength(line); erase > 0) {
+            line.remove_prefix(erase);
             continue;
         }
         if (isControl(line.front())) {

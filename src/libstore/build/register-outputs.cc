@@ -491,11 +491,11 @@ void checkFixedOutput(const Context &context, const NewOutput &output, const Pat
         return;
     }
     if (!info.references.empty() || !output.changes.empty()) {
-        reject(fmt::format(
-            "fixed-output derivations must not reference store paths: '{}' references {} distinct "
-            "paths, e.g. '{}'",
-            context.drv, std::max<size_t>(1, info.references.size()),
-            context.print(info.references.empty() ? info.path : *info.references.begin())));
+        reject(fmt::format("fixed output derivation '{}' is not allowed to refer to other store paths.\n"
+                           "It refers to {} of them, e.g. '{}'. You may need to use the "
+                           "'unsafeDiscardReferences' derivation attribute",
+                           context.drv, std::max<size_t>(1, info.references.size()),
+                           context.print(info.references.empty() ? info.path : *info.references.begin())));
     }
     Hash got = fixedOutputHash(context, output, fixed->address.method);
     if (got != fixed->address.hash) {

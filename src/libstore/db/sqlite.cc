@@ -63,7 +63,9 @@ Database::Database(const std::filesystem::path &path, bool create) : path_(path)
     sqlite3_busy_timeout(handle_, busyTimeoutMilliseconds);
 }
 
-Database::~Database() { sqlite3_close(handle_); }
+Database::~Database() {
+    sqlite3_close(handle_);
+}
 
 void Database::execute(const std::string &sql) {
     if (sqlite3_exec(handle_, sql.c_str(), nullptr, nullptr, nullptr) != SQLITE_OK) {
@@ -71,9 +73,13 @@ void Database::execute(const std::string &sql) {
     }
 }
 
-int64_t Database::lastInsertId() const { return sqlite3_last_insert_rowid(handle_); }
+int64_t Database::lastInsertId() const {
+    return sqlite3_last_insert_rowid(handle_);
+}
 
-uint64_t Database::changes() const { return static_cast<uint64_t>(sqlite3_changes(handle_)); }
+uint64_t Database::changes() const {
+    return static_cast<uint64_t>(sqlite3_changes(handle_));
+}
 
 void Database::fail(std::string_view statement) const {
     int status = sqlite3_extended_errcode(handle_);
@@ -92,7 +98,9 @@ Statement::Statement(Database &database, std::string sql) : database_(database),
     }
 }
 
-Statement::~Statement() { sqlite3_finalize(statement_); }
+Statement::~Statement() {
+    sqlite3_finalize(statement_);
+}
 
 void Statement::check(int status) const {
     if (status != SQLITE_OK) {
@@ -104,13 +112,17 @@ void Statement::bind(int index, std::string_view text) {
     check(sqlite3_bind_text64(statement_, index, text.data(), text.size(), SQLITE_TRANSIENT, SQLITE_UTF8));
 }
 
-void Statement::bind(int index, int64_t number) { check(sqlite3_bind_int64(statement_, index, number)); }
+void Statement::bind(int index, int64_t number) {
+    check(sqlite3_bind_int64(statement_, index, number));
+}
 
 void Statement::bind(int index, const std::optional<std::string> &text) {
     text ? bind(index, std::string_view(*text)) : bind(index, std::nullopt);
 }
 
-void Statement::bind(int index, std::nullopt_t) { check(sqlite3_bind_null(statement_, index)); }
+void Statement::bind(int index, std::nullopt_t) {
+    check(sqlite3_bind_null(statement_, index));
+}
 
 Rows::~Rows() {
     sqlite3_reset(statement_.statement_);
@@ -131,13 +143,17 @@ std::string Rows::text(int column) const {
     return bytes ? std::string(bytes, size) : std::string();
 }
 
-int64_t Rows::integer(int column) const { return sqlite3_column_int64(statement_.statement_, column); }
+int64_t Rows::integer(int column) const {
+    return sqlite3_column_int64(statement_.statement_, column);
+}
 
 bool Rows::isNull(int column) const {
     return sqlite3_column_type(statement_.statement_, column) == SQLITE_NULL;
 }
 
-Transaction::Transaction(Database &database) : database_(database) { database_.execute("begin immediate"); }
+Transaction::Transaction(Database &database) : database_(database) {
+    database_.execute("begin immediate");
+}
 
 Transaction::~Transaction() {
     if (open_) {

@@ -204,8 +204,11 @@ int StoreDatabase::Impl::checkedVersion(const std::filesystem::path &directory) 
 
 StoreDatabase::Impl::Impl(const std::filesystem::path &directory, const StoreDir &storeDir,
                           const DatabaseOptions &options, Logger &log)
-    : store(storeDir), logger(log), bigLock(takeBigLock(directory, log)),
-      isNew(checkedVersion(directory) == 0), database(directory / "db.sqlite", isNew) {
+    : store(storeDir),
+      logger(log),
+      bigLock(takeBigLock(directory, log)),
+      isNew(checkedVersion(directory) == 0),
+      database(directory / "db.sqlite", isNew) {
     reserveSpace(directory, options.reservedSpace);
     retryWhileBusy(logger, [&] { configure(options); });
     if (isNew) {
@@ -288,8 +291,7 @@ void StoreDatabase::Impl::prepare() {
                                     "(select id from ValidPaths where path = ?)");
     selectDerivers.emplace(database, "select v.path from DerivationOutputs d join ValidPaths v on "
                                      "d.drv = v.id where d.path = ?");
-    selectByHashPart.emplace(database,
-                             "select path from ValidPaths where path >= ? order by path limit 1");
+    selectByHashPart.emplace(database, "select path from ValidPaths where path >= ? order by path limit 1");
     selectAll.emplace(database, "select path from ValidPaths");
     if (realisations) {
         insertRealisation.emplace(
@@ -316,8 +318,9 @@ void StoreDatabase::Impl::prepare() {
 StorePath StoreDatabase::Impl::parsePath(const std::string &text) {
     auto path = store.tryParse(text);
     if (!path) {
-        throw Error(ErrorKind::corrupt, "the database '{}' has '{}' among the valid paths, which is no path "
-                                        "of the store '{}'",
+        throw Error(ErrorKind::corrupt,
+                    "the database '{}' has '{}' among the valid paths, which is no path "
+                    "of the store '{}'",
                     database.path().string(), escapeForDisplay(text, 512), store.str());
     }
     return *path;
@@ -522,9 +525,13 @@ void StoreDatabase::remove(const StorePath &path) {
     impl_->deletePath->run(text);
 }
 
-void StoreDatabase::removeText(const std::string &path) { impl_->deletePath->run(path); }
+void StoreDatabase::removeText(const std::string &path) {
+    impl_->deletePath->run(path);
+}
 
-bool StoreDatabase::hasRealisations() const { return impl_->realisations; }
+bool StoreDatabase::hasRealisations() const {
+    return impl_->realisations;
+}
 
 std::optional<Realisation> StoreDatabase::findRealisation(const DrvOutput &id) {
     if (!impl_->realisations) {

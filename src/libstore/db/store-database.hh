@@ -27,9 +27,9 @@
 namespace firn {
 
 struct DatabaseOptions {
-    bool useWal = true;        ///< use-sqlite-wal
-    bool synchronous = true;   ///< fsync-metadata
-    bool realisations = false; ///< make the tables of realisations where they are missing
+    bool useWal = true;         ///< use-sqlite-wal
+    bool synchronous = true;    ///< fsync-metadata
+    bool realisations = false;  ///< make the tables of realisations where they are missing
     uint64_t reservedSpace = 0; ///< size of `db/reserved`, which a collection frees when the disk is full
 };
 

@@ -14,7 +14,9 @@ namespace firn {
 
 namespace {
 
-bool hasNoAttributes(int number) { return number == ENOTSUP || number == ENODATA; }
+bool hasNoAttributes(int number) {
+    return number == ENOTSUP || number == ENODATA;
+}
 
 std::vector<std::string> splitNames(const std::string &text) {
     std::vector<std::string> names;

@@ -40,7 +40,9 @@ HashAndSize hashNarOfString(std::string_view content) {
     return {hash.current(), hash.byteCount()};
 }
 
-std::string lockName(const StorePath &path) { return path.baseName() + ".lock"; }
+std::string lockName(const StorePath &path) {
+    return path.baseName() + ".lock";
+}
 
 std::string readUpTo(Source &source, size_t limit) {
     std::string content(64 * 1024, '\0');
@@ -128,20 +130,23 @@ Hash IncomingPath::contentHash(const ContentAddress &address, const PathInfo &in
     case ContentMethod::git:
         break;
     }
-    throw Error(ErrorKind::unsupported, "the content address '{}' of '{}' cannot be checked: git hashing is "
-                                        "not supported",
+    throw Error(ErrorKind::unsupported,
+                "the content address '{}' of '{}' cannot be checked: git hashing is "
+                "not supported",
                 address.print(), store_.print(info.path));
 }
 
 void IncomingPath::check(const PathInfo &info) const {
     auto path = store_.print(info.path);
     if (info.narHash != nar_.hash) {
-        throw Error(ErrorKind::badInput, "hash mismatch importing path '{}';\n  specified: {}\n  got:       {}",
-                    path, info.narHash.prefixed(Encoding::nix32), nar_.hash.prefixed(Encoding::nix32));
+        throw Error(ErrorKind::badInput,
+                    "hash mismatch importing path '{}';\n  specified: {}\n  got:       {}", path,
+                    info.narHash.prefixed(Encoding::nix32), nar_.hash.prefixed(Encoding::nix32));
     }
     if (info.narSize != 0 && info.narSize != nar_.size) {
-        throw Error(ErrorKind::badInput, "size mismatch importing path '{}';\n  specified: {}\n  got:       {}",
-                    path, info.narSize, nar_.size);
+        throw Error(ErrorKind::badInput,
+                    "size mismatch importing path '{}';\n  specified: {}\n  got:       {}", path,
+                    info.narSize, nar_.size);
     }
     if (!info.contentAddress) {
         return;
@@ -174,7 +179,23 @@ void IncomingPath::commit(PathInfo info, Repair repair) {
     if (store_.settings.syncBeforeRegistering) {
         syncFd(store_.storeFd.get());
     }
-    self.registerValidPaths({info});
+    try {
+        self.registerValidPaths({info});
+    } catch (...) {
+        discardUnregistered(info.path);
+        throw;
+    }
+}
+
+/// A path that turned out not to be worth a row leaves nothing; the error that says why is on its way.
+void IncomingPath::discardUnregistered(const StorePath &path) noexcept {
+    try {
+        if (!store_.self.isValidPath(path)) {
+            removeStoreEntry(store_, path.baseName());
+        }
+    } catch (const Error &error) {
+        store_.logger.warn(error.message());
+    }
 }
 
 namespace {
@@ -195,8 +216,8 @@ PathInfo LocalStore::addContent(std::string_view name, ContentAddressMethod meth
                                 const StorePathSet &references, Repair repair) {
     checkStorePathName(name);
     if (method.method == ContentMethod::git) {
-        throw Error(ErrorKind::unsupported, "cannot add '{}': content addressing by git hash is not supported",
-                    name);
+        throw Error(ErrorKind::unsupported,
+                    "cannot add '{}': content addressing by git hash is not supported", name);
     }
     IncomingPath incoming(*impl_);
     if (method.method == ContentMethod::nar) {

@@ -41,8 +41,8 @@ uint64_t readNumber(Source &source) {
 std::string readString(Source &source, uint64_t limit) {
     uint64_t size = readNumber(source);
     if (size > limit) {
-        throw Error(ErrorKind::badInput, "the export stream has a string of {} bytes, where at most {} make sense",
-                    size, limit);
+        throw Error(ErrorKind::badInput,
+                    "the export stream has a string of {} bytes, where at most {} make sense", size, limit);
     }
     std::string text((size + 7) / 8 * 8, '\0');
     source.readExactly(text.data(), text.size());
@@ -112,7 +112,8 @@ std::vector<StorePath> LocalStore::importPaths(Source &source, CheckSignatures c
     std::vector<StorePath> paths;
     for (uint64_t more; (more = readNumber(source)) != 0;) {
         if (more != 1) {
-            throw Error(ErrorKind::badInput, "input doesn't look like something created by 'nix-store --export'");
+            throw Error(ErrorKind::badInput,
+                        "input doesn't look like something created by 'nix-store --export'");
         }
         IncomingPath incoming(*impl_);
         incoming.receiveNar(source, HashAlgorithm::sha256);
@@ -120,7 +121,8 @@ std::vector<StorePath> LocalStore::importPaths(Source &source, CheckSignatures c
         info.narHash = incoming.nar().hash;
         info.narSize = incoming.nar().size;
         if (check == CheckSignatures::yes && !isTrusted(info)) {
-            throw Error(ErrorKind::refused, "cannot add path '{}' because it lacks a signature by a trusted key",
+            throw Error(ErrorKind::refused,
+                        "cannot add path '{}' because it lacks a signature by a trusted key",
                         dir().print(info.path));
         }
         incoming.commit(info, Repair::no);

@@ -25,7 +25,8 @@ UniqueFd listenAt(const std::filesystem::path &path) {
     struct sockaddr_un address {};
     address.sun_family = AF_UNIX;
     if (path.native().size() >= sizeof address.sun_path) {
-        throw Error(ErrorKind::unsupported, "the path of the collector's socket '{}' is too long", path.string());
+        throw Error(ErrorKind::unsupported, "the path of the collector's socket '{}' is too long",
+                    path.string());
     }
     std::memcpy(address.sun_path, path.c_str(), path.native().size() + 1);
     UniqueFd fd(socket(AF_UNIX, SOCK_STREAM, 0));
@@ -76,8 +77,13 @@ void CollectionRoots::release() {
 
 CollectionServer::CollectionServer(const std::filesystem::path &stateDir, std::string storePrefix,
                                    CollectionRoots &roots, Logger &logger)
-    : socketPath_(stateDir / "gc-socket" / "socket"), storePrefix_(std::move(storePrefix)), roots_(roots),
-      logger_(logger), listener_(listenAt(socketPath_)), stop_(makePipe()), thread_([this] { serve(); }) {}
+    : socketPath_(stateDir / "gc-socket" / "socket"),
+      storePrefix_(std::move(storePrefix)),
+      roots_(roots),
+      logger_(logger),
+      listener_(listenAt(socketPath_)),
+      stop_(makePipe()),
+      thread_([this] { serve(); }) {}
 
 CollectionServer::~CollectionServer() {
     stop_.writeEnd.reset();

@@ -59,7 +59,8 @@ class StagedPath {
     std::string name_;
 };
 
-/// Deletes an entry of the store directory after it got a name that nobody looks for; returns the bytes freed.
+/// Deletes an entry of the store directory after it got a name that nobody looks for; returns the bytes
+/// freed.
 uint64_t removeStoreEntry(LocalStore::Impl &store, const std::string &name);
 
 } // namespace firn

@@ -13,7 +13,8 @@ namespace firn {
 class IncomingPath {
   public:
     /// For a path that is known already, and a temporary root.
-    IncomingPath(LocalStore::Impl &store, const StorePath &path) : store_(store), staged_(store, path.hashPart()) {}
+    IncomingPath(LocalStore::Impl &store, const StorePath &path)
+        : store_(store), staged_(store, path.hashPart()) {}
     /// For one that will be known by its content.
     explicit IncomingPath(LocalStore::Impl &store) : store_(store), staged_(store) {}
 
@@ -33,6 +34,7 @@ class IncomingPath {
     void commit(PathInfo info, Repair repair);
 
   private:
+    void discardUnregistered(const StorePath &path) noexcept;
     Hash contentHash(const ContentAddress &address, const PathInfo &info) const;
 
     LocalStore::Impl &store_;

@@ -56,8 +56,8 @@ class LocalStore : public DerivationReader {
     /// Descriptor of the store directory.
     int storeFd() const;
 
-    /// Makes `profiles/per-user/<user>` and `gcroots/per-user/<user>`, owned by the user, as stock Nix does for
-    /// everybody who connects.
+    /// Makes `profiles/per-user/<user>` and `gcroots/per-user/<user>`, owned by the user, as stock Nix does
+    /// for everybody who connects.
     void createUser(const std::string &user, uid_t uid, gid_t gid);
 
     // ---- queries

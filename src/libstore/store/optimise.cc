@@ -1,4 +1,5 @@
 #include <cerrno>
+#include <cstring>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -9,8 +10,9 @@
 #include "libutil/files.hh"
 #include "libutil/nar.hh"
 
-// Files with equal contents and executable bit become hard links to one inode: each has a name in .links, the
-// SHA-256 of its NAR in base-32. An entry of .links with one link left is garbage.
+// Files with equal contents and executable bit, and symlinks with equal targets, become hard links to one
+// inode: each has a name in .links, the SHA-256 of its NAR in base-32. An entry of .links with one link left
+// is garbage.
 
 namespace firn {
 
@@ -66,13 +68,13 @@ class Optimiser {
             auto fd = openDirectoryAt(dir, name);
             auto names = listDirectory(fd.get());
             stack_.push_back({std::move(fd), std::move(names), 0});
-        } else if (S_ISREG(st.st_mode)) {
+        } else if (S_ISREG(st.st_mode) || S_ISLNK(st.st_mode)) {
             visitFile(dir, name, st, protectedDir);
         }
     }
 
     void visitFile(int dir, const std::string &name, const struct stat &st, bool protectedDir) {
-        if (st.st_mode & (S_IWUSR | S_IWGRP | S_IWOTH)) {
+        if (S_ISREG(st.st_mode) && (st.st_mode & (S_IWUSR | S_IWGRP | S_IWOTH))) {
             // No finished store path has such files; linking would spread whatever may still happen to it.
             store_.logger.warn(fmt::format("skipping suspicious writable file '{}'", escapeForDisplay(name)));
             return;
@@ -100,9 +102,11 @@ class Optimiser {
         if (errno == EEXIST) {
             return false;
         }
-        if (errno == ENOSPC || errno == EMLINK) {
-            // A full directory index (ext4) or too many links: the file stays as it is.
-            store_.log(Verbosity::info, fmt::format("cannot link '{}' in .links: no room", link));
+        if (errno == ENOSPC || errno == EMLINK || errno == EPERM || errno == ENOTSUP) {
+            // A full directory index (ext4), too many links, a file system without links (of symlinks): the
+            // file stays as it is.
+            store_.log(Verbosity::info,
+                       fmt::format("cannot link '{}' in .links: {}", link, std::strerror(errno)));
             return true;
         }
         throwErrno("creating the link '.links/{}'", link);
@@ -155,7 +159,9 @@ class Optimiser {
 
 } // namespace
 
-void LocalStore::optimisePath(const StorePath &path) { Optimiser(*impl_).run(path.baseName()); }
+void LocalStore::optimisePath(const StorePath &path) {
+    Optimiser(*impl_).run(path.baseName());
+}
 
 void LocalStore::optimiseAll() {
     Activity activity(logger(), Verbosity::info, ActivityType::optimiseStore, "");
@@ -170,10 +176,9 @@ void LocalStore::optimiseAll() {
         }
         activity.progress(++done, paths.size());
     }
-    impl_->log(Verbosity::info,
-               fmt::format("{:.2f} MiB freed by hard-linking {} files",
-                           static_cast<double>(optimiser.stats.bytesFreed) / (1024 * 1024),
-                           optimiser.stats.filesLinked));
+    impl_->log(Verbosity::info, fmt::format("{:.2f} MiB freed by hard-linking {} files",
+                                            static_cast<double>(optimiser.stats.bytesFreed) / (1024 * 1024),
+                                            optimiser.stats.filesLinked));
 }
 
 } // namespace firn

@@ -94,7 +94,9 @@ PathLocks &PathLocks::operator=(PathLocks &&other) noexcept {
     return *this;
 }
 
-PathLocks::~PathLocks() { release(); }
+PathLocks::~PathLocks() {
+    release();
+}
 
 std::optional<PathLocks> PathLocks::tryLock(int dir, const std::set<std::string> &names) {
     PathLocks locks;
@@ -126,6 +128,9 @@ void PathLocks::release() {
             unlinkat(dir_, name.c_str(), 0);
             [[maybe_unused]] auto written = write(fd.get(), "d", 1);
         }
+        // Closing alone would not do while a process that we started has a copy of the descriptor, if only
+        // until its exec.
+        flock(fd.get(), LOCK_UN);
     }
     held_.clear();
 }

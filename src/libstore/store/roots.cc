@@ -25,8 +25,10 @@ namespace fs = std::filesystem;
 class RootFinder {
   public:
     RootFinder(LocalStore::Impl &store, bool removeStale)
-        : store_(store), storePrefix_(store.locations.storeDir.str() + "/"),
-          autoDir_(store.locations.stateDir / "gcroots" / "auto"), removeStale_(removeStale) {}
+        : store_(store),
+          storePrefix_(store.locations.storeDir.str() + "/"),
+          autoDir_(store.locations.stateDir / "gcroots" / "auto"),
+          removeStale_(removeStale) {}
 
     void scan(const fs::path &start) {
         std::vector<fs::path> pending{start};
@@ -120,7 +122,9 @@ class RootFinder {
     bool removeStale_;
 };
 
-std::string censored(bool censor, const std::string &where) { return censor ? "{censored}" : where; }
+std::string censored(bool censor, const std::string &where) {
+    return censor ? "{censored}" : where;
+}
 
 } // namespace
 
@@ -198,9 +202,10 @@ void LocalStore::addPermanentRoot(const StorePath &path, const std::string &link
         throw Error(ErrorKind::refused, "cannot create symlink '{}'; already exists", escapeForDisplay(link));
     }
     if (link.empty() || link.front() != '/' || link.starts_with(dir().str() + "/")) {
-        throw Error(ErrorKind::badInput,
-                    "creating a garbage collector root '{}' in the Nix store or by a relative path is forbidden",
-                    escapeForDisplay(link));
+        throw Error(
+            ErrorKind::badInput,
+            "creating a garbage collector root '{}' in the Nix store or by a relative path is forbidden",
+            escapeForDisplay(link));
     }
     // A link must never point to what a collection is about to delete.
     addTempRoot(path);

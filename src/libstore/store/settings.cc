@@ -14,8 +14,8 @@
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 
-// nix.conf's settings under Nix's names. What stock Nix accepts as a value is accepted here: "true", "yes" and
-// "1" (and their opposites), numbers with a binary unit (K, M, G, T), words separated by blanks.
+// nix.conf's settings under Nix's names. What stock Nix accepts as a value is accepted here: "true", "yes"
+// and "1" (and their opposites), numbers with a binary unit (K, M, G, T), words separated by blanks.
 
 namespace firn {
 
@@ -68,7 +68,9 @@ uint64_t parseNumber(const std::string &name, const std::string &value, uint64_t
     return number << shift;
 }
 
-unsigned processors() { return std::max(1U, std::thread::hardware_concurrency()); }
+unsigned processors() {
+    return std::max(1U, std::thread::hardware_concurrency());
+}
 
 SandboxMode parseSandbox(const std::string &name, const std::string &value) {
     if (value == "relaxed") {
@@ -82,7 +84,8 @@ SandboxMode parseSandbox(const std::string &name, const std::string &value) {
 }
 
 /// What one name does with a value; `append` for "extra-".
-using Setter = std::function<void(Settings &, const std::string &name, const std::string &value, bool append)>;
+using Setter =
+    std::function<void(Settings &, const std::string &name, const std::string &value, bool append)>;
 
 struct Entry {
     Setter set;
@@ -110,9 +113,10 @@ Entry smallNumber(unsigned Settings::*member) {
 
 Entry jobs(unsigned Settings::*member) {
     return {[=](Settings &settings, auto &name, auto &value, bool) {
-        settings.*member = value == "auto" ? processors()
-                                           : static_cast<unsigned>(parseNumber(
-                                                 name, value, std::numeric_limits<unsigned>::max()));
+        settings.*member =
+            value == "auto"
+                ? processors()
+                : static_cast<unsigned>(parseNumber(name, value, std::numeric_limits<unsigned>::max()));
     }};
 }
 
@@ -168,9 +172,8 @@ const std::map<std::string, Entry> &entries() {
         {"keep-build-log", boolean(&S::useBuildersLog)},
         {"compress-build-log", boolean(&S::compressLog)},
         {"log-lines", smallNumber(&S::logLines)},
-        {"sandbox", {[](S &settings, auto &name, auto &value, bool) {
-             settings.sandbox = parseSandbox(name, value);
-         }}},
+        {"sandbox",
+         {[](S &settings, auto &name, auto &value, bool) { settings.sandbox = parseSandbox(name, value); }}},
         {"sandbox-paths", list(&S::sandboxPaths)},
         {"sandbox-build-dir", text(&S::sandboxBuildDir)},
         {"sandbox-dev-shm-size", text(&S::sandboxDevShmSize)},
@@ -277,7 +280,8 @@ std::set<std::string> extraPlatformsOf(const std::string &system) {
     auto flags = processorFlags();
     std::set<std::string> platforms{"i686-linux"};
     for (auto &[platform, needed] : levels) {
-        bool all = std::all_of(needed.begin(), needed.end(), [&](auto &flag) { return flags.contains(flag); });
+        bool all =
+            std::all_of(needed.begin(), needed.end(), [&](auto &flag) { return flags.contains(flag); });
         if (!all) {
             break;
         }
@@ -318,8 +322,8 @@ void applyConfig(Settings &settings, const std::vector<ConfigEntry> &config, Log
     for (auto &entry : config) {
         try {
             if (applySetting(settings, entry.name, entry.value) == ApplyResult::unknown) {
-                logger.log(Verbosity::talkative, fmt::format("{}: setting '{}' is not used here",
-                                                             entry.origin, entry.name));
+                logger.log(Verbosity::talkative,
+                           fmt::format("{}: setting '{}' is not used here", entry.origin, entry.name));
             }
         } catch (Error &error) {
             error.addContext(entry.origin);

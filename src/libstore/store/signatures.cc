@@ -4,8 +4,8 @@
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 
-// Whom the store believes: signatures of path infos and of realisations, by the keys in `trusted-public-keys`,
-// and our own, by the keys in the files of `secret-key-files`.
+// Whom the store believes: signatures of path infos and of realisations, by the keys in
+// `trusted-public-keys`, and our own, by the keys in the files of `secret-key-files`.
 
 namespace firn {
 
@@ -67,12 +67,12 @@ void LocalStore::addSignatures(const StorePath &path, const std::set<std::string
 
 void LocalStore::registerRealisation(const Realisation &realisation, CheckSignatures check) {
     auto fingerprint = realisation.fingerprint();
-    bool trusted = check == CheckSignatures::no || !settings().requireSigs ||
-                   impl_->signedByTrustedKey([&](const PublicKey &key) {
-                       return std::any_of(
-                           realisation.signatures.begin(), realisation.signatures.end(),
-                           [&](auto &signature) { return key.verify(fingerprint, signature); });
-                   });
+    bool trusted =
+        check == CheckSignatures::no || !settings().requireSigs ||
+        impl_->signedByTrustedKey([&](const PublicKey &key) {
+            return std::any_of(realisation.signatures.begin(), realisation.signatures.end(),
+                               [&](auto &signature) { return key.verify(fingerprint, signature); });
+        });
     if (!trusted) {
         throw Error(ErrorKind::refused,
                     "cannot register realisation '{}' because it lacks a signature by a trusted key",

@@ -2,8 +2,8 @@
 
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/stat.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "libstore/store/impl.hh"
@@ -39,8 +39,7 @@ bool renameAt(int dir, const std::string &from, const std::string &to) {
 } // namespace
 
 StagedPath::StagedPath(LocalStore::Impl &store, std::string_view hashPart)
-    : store_(store),
-      name_(fmt::format("{}-firn-staged-{}-{}", hashPart, getpid(), store.stagedCount++)) {
+    : store_(store), name_(fmt::format("{}-firn-staged-{}-{}", hashPart, getpid(), store.stagedCount++)) {
     removeTree(store_.storeFd.get(), name_); // of a dead process with our number
 }
 
@@ -50,7 +49,9 @@ StagedPath::StagedPath(LocalStore::Impl &store) : store_(store) {
     name_ = path.baseName();
 }
 
-StagedPath::~StagedPath() { discard(); }
+StagedPath::~StagedPath() {
+    discard();
+}
 
 void StagedPath::discard() noexcept {
     if (name_.empty()) {

@@ -46,7 +46,9 @@ UniqueFd connectToCollector(const std::filesystem::path &path) {
     throwErrno("connecting to the garbage collector at '{}'", path.string());
 }
 
-void pauseShortly() { poll(nullptr, 0, 10); }
+void pauseShortly() {
+    poll(nullptr, 0, 10);
+}
 
 /// Without SIGPIPE. False when the other side is gone.
 bool sendAll(int fd, std::string_view bytes) {

@@ -107,13 +107,16 @@ class CanonicalUnpacker : public NarVisitor {
 
 CanonicalFile::CanonicalFile(int dir, std::string name, bool executable)
     : fd_(openat(dir, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)),
-      name_(std::move(name)), mode_(executable ? 0555 : 0444) {
+      name_(std::move(name)),
+      mode_(executable ? 0555 : 0444) {
     if (!fd_) {
         throwErrno("creating file '{}'", escapeForDisplay(name_));
     }
 }
 
-void CanonicalFile::write(std::string_view bytes) { writeFull(fd_.get(), bytes); }
+void CanonicalFile::write(std::string_view bytes) {
+    writeFull(fd_.get(), bytes);
+}
 
 void CanonicalFile::finish(bool sync) {
     finishFd(fd_.get(), name_, mode_, sync);
