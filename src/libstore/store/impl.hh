@@ -31,6 +31,7 @@ struct LocalStore::Impl {
     UniqueFd storeFd;
     StoreDatabase database;
     TempRoots tempRoots;
+    bool madeLastingRoot = false;
     DerivationHasher hasher;
     uint64_t stagedCount = 0; ///< for names
 };

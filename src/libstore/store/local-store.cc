@@ -101,7 +101,18 @@ void LocalStore::Impl::throwInvalid(const StorePath &path) const {
 LocalStore::LocalStore(const Locations &locations, const Settings &settings, Logger &logger)
     : impl_(std::make_unique<Impl>(*this, locations, settings, logger)) {}
 
-LocalStore::~LocalStore() = default;
+/// A collection by stock Nix reads lasting roots first and temporary ones later. What became a lasting root
+/// in between must stay a temporary one until it has read those too.
+LocalStore::~LocalStore() {
+    if (impl_ && impl_->madeLastingRoot) {
+        try {
+            UniqueFd lock = openGcLock(locations().stateDir);
+            lockFile(lock.get(), LockMode::shared, /*wait=*/true);
+        } catch (const Error &) {
+            // The client has gone: there is nobody to tell, and the roots themselves are made.
+        }
+    }
+}
 
 const StoreDir &LocalStore::dir() const {
     return impl_->locations.storeDir;

@@ -191,6 +191,7 @@ void LocalStore::addIndirectRoot(const std::string &link) {
     }
     auto name = hashString(HashAlgorithm::sha1, link).digits(Encoding::nix32);
     makeLink(locations().stateDir / "gcroots" / "auto" / name, link);
+    impl_->madeLastingRoot = true;
 }
 
 void LocalStore::addPermanentRoot(const StorePath &path, const std::string &link) {
