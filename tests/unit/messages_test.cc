@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "libutil/files.hh"
+#include "test-data.hh"
 
 // The expected bytes were sent by stock nix-daemon 2.8.0 (protocol 1.34) and 2.34.8 (1.38);
 // tests/fuzz/record-protocol.py records them.
@@ -14,7 +15,7 @@ const StoreDir storeDir("/tmp/firn-fuzz-000000/store");
 const std::string failedDrv = "/tmp/firn-fuzz-000000/store/hrlym99sfq0v0vif5cpn8s0sx2xcn24f-bad.drv";
 
 std::string recorded(const std::string &name) {
-    return readFile(std::string(FIRN_TEST_DATA) + "/protocol/" + name);
+    return readFile(testData("unit/data/protocol/" + name));
 }
 
 /// The first string of some bytes after `prefix` numbers or strings that a reader skips.

@@ -10,6 +10,7 @@
 #include "libstore/protocol/messages.hh"
 #include "libutil/files.hh"
 #include "libutil/nar.hh"
+#include "test-data.hh"
 
 namespace firn {
 namespace {
@@ -148,7 +149,7 @@ class Server : public testing::Test {
 std::vector<std::filesystem::path> recordings() {
     std::vector<std::filesystem::path> files;
     for (const auto &entry :
-         std::filesystem::directory_iterator(FIRN_TEST_DATA "/../../fuzz/corpus/protocol")) {
+         std::filesystem::directory_iterator(testData("fuzz/corpus/protocol"))) {
         files.push_back(entry.path());
     }
     std::sort(files.begin(), files.end());
@@ -178,7 +179,7 @@ TEST_F(Server, ReadsEverySessionOfStockClientsToItsEnd) {
 }
 
 TEST_F(Server, SurvivesSessionsThatEndAnywhere) {
-    std::string whole = relocated(readFile(FIRN_TEST_DATA "/../../fuzz/corpus/protocol/138-add-0.bin"), root);
+    std::string whole = relocated(readFile(testData("fuzz/corpus/protocol/138-add-0.bin")), root);
     for (size_t size = 0; size < whole.size(); size += 5) {
         serve(std::string_view(whole).substr(0, size));
         EXPECT_EQ(unread, 0u) << size;
