@@ -52,13 +52,15 @@ need_packages() {
     rm -f "$log"
 }
 
-# A newer Meson build directory of this tree: configure [Meson options…] once, then compile.
-# usage: build_tree DIR [meson setup option…]
+# Configures a Meson build directory of this tree, if it is new or options are given, and compiles.
+# usage: build_tree DIR [meson option…]
 build_tree() {
     local dir=$1
     shift
     if [ ! -f "$dir/build.ninja" ]; then
         meson setup "$dir" "$firn_root" "$@" || return 1
+    elif [ $# -gt 0 ]; then
+        meson setup --reconfigure "$dir" "$firn_root" "$@" || return 1
     fi
     ninja -C "$dir"
 }
