@@ -5,8 +5,8 @@
 
 #include <gtest/gtest.h>
 
-#include "unit/expect-error.hh"
 #include "libstore/build/reference-scanner.hh"
+#include "unit/expect-error.hh"
 
 namespace firn {
 namespace {

@@ -148,8 +148,7 @@ class Server : public testing::Test {
 
 std::vector<std::filesystem::path> recordings() {
     std::vector<std::filesystem::path> files;
-    for (const auto &entry :
-         std::filesystem::directory_iterator(testData("fuzz/corpus/protocol"))) {
+    for (const auto &entry : std::filesystem::directory_iterator(testData("fuzz/corpus/protocol"))) {
         files.push_back(entry.path());
     }
     std::sort(files.begin(), files.end());

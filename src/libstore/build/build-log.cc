@@ -102,7 +102,8 @@ size_t colourSequenceLength(std::string_view text) {
     return end != text.npos && text[end] == 'm' ? end + 1 : 0;
 }
 
-/// Erasing (part of) the line, as programs do that rewrite a progress line: means nothing where every line is shown once.
+/// Erasing (part of) the line, as programs do that rewrite a progress line: means nothing where every line is
+/// shown once.
 size_t eraseSequenceLength(std::string_view text) {
     for (std::string_view erase : {"\x1b[K", "\x1b[0K", "\x1b[1K", "\x1b[2K"}) {
         if (text.starts_with(erase)) {
