@@ -24,7 +24,6 @@ class LocalStoreTest : public StoreTest {
     std::string nar_;
 };
 
-const ContentAddressMethod flatSha256{ContentMethod::flat, HashAlgorithm::sha256};
 
 } // namespace
 
