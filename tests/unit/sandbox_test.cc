@@ -599,6 +599,37 @@ bool goneWithin(std::chrono::milliseconds limit, const std::string &text) {
     return true;
 }
 
+pid_t parentOf(const std::string &pid) {
+    // "pid (name) state ppid ...", and a name may hold anything.
+    std::string stat = slurp("/proc/" + pid + "/stat");
+    size_t name = stat.rfind(") ");
+    return name == stat.npos ? -1 : static_cast<pid_t>(strtol(stat.c_str() + name + 4, nullptr, 10));
+}
+
+std::set<pid_t> descendantsOf(pid_t ancestor) {
+    std::set<pid_t> family{ancestor};
+    for (size_t known = 0; known != family.size();) {
+        known = family.size();
+        for (const auto &entry : fs::directory_iterator("/proc")) {
+            pid_t pid = static_cast<pid_t>(strtol(entry.path().filename().c_str(), nullptr, 10));
+            if (pid > 0 && family.contains(parentOf(std::to_string(pid)))) {
+                family.insert(pid);
+            }
+        }
+    }
+    family.erase(ancestor);
+    return family;
+}
+
+bool goneWithin(std::chrono::milliseconds limit, std::set<pid_t> processes) {
+    auto end = std::chrono::steady_clock::now() + limit;
+    while (!processes.empty() && std::chrono::steady_clock::now() < end) {
+        std::erase_if(processes, [](pid_t pid) { return kill(pid, 0) != 0 && errno == ESRCH; });
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return processes.empty();
+}
+
 TEST_F(SandboxTest, backgroundProcessesEndWithTheBuilder) {
     Outcome outcome = run("busybox setsid busybox sleep 91827361 & echo started");
     EXPECT_EQ(outcome.output, "started\n");
@@ -616,10 +647,12 @@ void killSpawner(const SandboxSpec &spec, const std::string &mark) {
     while (processesWith(mark).empty()) {
         std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
+    std::set<pid_t> family = descendantsOf(spawner);
+    EXPECT_GE(family.size(), 3); // both processes of sandbox-init and the builder
     kill(spawner, SIGKILL);
     waitpid(spawner, nullptr, 0);
     EXPECT_TRUE(goneWithin(std::chrono::seconds(2), mark));
-    EXPECT_TRUE(goneWithin(std::chrono::seconds(2), "firn-sandbox-init"));
+    EXPECT_TRUE(goneWithin(std::chrono::seconds(2), family));
 }
 
 TEST_F(SandboxTest, deathOfTheDaemonLeavesNothing) {
