@@ -15,7 +15,7 @@
       devShells = forEach (pkgs: {
         default = pkgs.mkShell {
           inputsFrom = [ (firn pkgs) ];
-          packages = [ pkgs.ccache pkgs.clang-tools pkgs.python3Packages.pytest pkgs.gbenchmark ];
+          packages = [ pkgs.ccache pkgs.clang-tools pkgs.python3Packages.pytest ];
         };
       });
 

@@ -10,7 +10,7 @@ build_packages=(
 )
 job_packages=(nix-bin git ca-certificates)
 test_packages=(
-    ccache libgtest-dev libgmock-dev libbenchmark-dev clang-16 libclang-rt-16-dev llvm-16 clang-format-16 python3
+    ccache libgtest-dev libgmock-dev clang-16 libclang-rt-16-dev llvm-16 clang-tidy-16 clang-format-16 python3
     python3-pytest debootstrap sqlite3 util-linux iproute2 gcc xz-utils procps passwd strace
 )
 
@@ -44,10 +44,11 @@ need_packages() {
     log=$(mktemp)
     {
         apt-get update -q || true
-        apt-get install -q -y --no-install-recommends "${missing[@]}"
+        # Packages that conflict with installed ones (another Boost, another busybox) are the host owner's to decide on.
+        apt-get install -q -y --no-install-recommends --no-remove "${missing[@]}"
     } >"$log" 2>&1 || {
         tail -n 30 "$log" >&2
-        fail "apt-get could not install: ${missing[*]}"
+        fail "apt-get could not install: ${missing[*]} (packages are never removed for them: see above for conflicts)"
     }
     rm -f "$log"
 }

@@ -147,10 +147,6 @@ int64_t Rows::integer(int column) const {
     return sqlite3_column_int64(statement_.statement_, column);
 }
 
-bool Rows::isNull(int column) const {
-    return sqlite3_column_type(statement_.statement_, column) == SQLITE_NULL;
-}
-
 Transaction::Transaction(Database &database) : database_(database) {
     database_.execute("begin immediate");
 }

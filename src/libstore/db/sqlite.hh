@@ -62,7 +62,6 @@ class Rows {
     bool next();
     std::string text(int column) const; ///< "" for null
     int64_t integer(int column) const;  ///< 0 for null
-    bool isNull(int column) const;
 
   private:
     Statement &statement_;

@@ -59,10 +59,6 @@ constexpr Operation table[] = {
 
 } // namespace
 
-std::span<const Operation> allOperations() {
-    return table;
-}
-
 const Operation *findOperation(uint64_t number) {
     const Operation *found = std::ranges::lower_bound(table, number, {}, &Operation::number);
     return found != std::end(table) && found->number == number ? found : nullptr;

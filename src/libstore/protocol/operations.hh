@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
 namespace firn {
 
@@ -15,8 +14,6 @@ struct Operation {
     void (*handler)(Connection &);
 };
 
-/// All operations, ascending by number.
-std::span<const Operation> allOperations();
 /// nullptr for a number that is not among them.
 const Operation *findOperation(uint64_t number);
 

@@ -1,4 +1,5 @@
 #include "libstore/store/settings.hh"
+#include "firn-config.hh"
 
 #include <algorithm>
 #include <cctype>
@@ -291,11 +292,7 @@ std::set<std::string> extraPlatformsOf(const std::string &system) {
 }
 
 std::vector<std::string> defaultSandboxPaths() {
-    for (std::string shell : {
-#ifdef FIRN_SANDBOX_SHELL
-             FIRN_SANDBOX_SHELL,
-#endif
-             "/usr/bin/busybox", "/bin/busybox"}) {
+    for (std::string shell : {FIRN_BUSYBOX, "/usr/bin/busybox", "/bin/busybox"}) {
         if (access(shell.c_str(), X_OK) == 0) {
             return {"/bin/sh=" + shell};
         }

@@ -26,7 +26,7 @@
           overridable = f: args: f args // { override = more: overridable f (args // more); };
           named = builtins.listToAttrs (map (name: { inherit name; value = package system name; }) [
             "meson" "ninja" "pkg-config" "boost" "bzip2" "cli11" "fmt" "gtest" "libseccomp" "nlohmann_json"
-            "openssl" "sqlite" "busybox" "ccache" "clang-tools" "gbenchmark"
+            "openssl" "sqlite" "busybox" "ccache" "clang-tools"
           ]);
           pkgs = named // {
             inherit lib;
