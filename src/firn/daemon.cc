@@ -1,8 +1,11 @@
 #include "firn/daemon.hh"
 
+#include <algorithm>
 #include <csignal>
+#include <thread>
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "firn/connection-process.hh"
@@ -24,6 +27,9 @@ Settings loadDaemonSettings(const DaemonOptions &options, const Locations &locat
         if (applySetting(settings, name, value) == ApplyResult::unknown) {
             logger.warn(fmt::format("unknown setting '{}'", name));
         }
+    }
+    if (settings.machineMaxJobs == 0) {
+        settings.machineMaxJobs = std::max({settings.maxJobs, std::thread::hardware_concurrency(), 1u});
     }
     return settings;
 }
@@ -100,6 +106,7 @@ void listenOnSocket(const DaemonOptions &options, const Locations &locations, co
 
 void runDaemon(const DaemonOptions &options) {
     signal(SIGPIPE, SIG_IGN);
+    umask(022); // what the store holds is for everybody to read, whoever started us
     std::unique_ptr<Logger> logger = makeStderrLogger(options.verbosity);
     Locations defaults = Locations::fromEnvironment();
     if (options.socketPath) {

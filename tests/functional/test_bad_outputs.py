@@ -236,3 +236,20 @@ def test_a_failed_build_is_built_again(world):
 def test_a_full_disk_style_write_error_in_the_builder_is_only_its_own_failure(world):
     world.build('sh "full" "echo x > /dev/full" {}').fails()
     world.output(HELLO)
+
+
+@pytest.mark.root_only
+@pytest.mark.firn_only("the stock daemon keeps the builder's inodes, and with them whoever can write to one")
+def test_a_descriptor_into_an_unsandboxed_output_does_not_reach_the_registered_file(world):
+    world.conf["sandbox"] = "false"
+    expression = 'sh "shared" "mkdir $out; echo good > $out/f; chmod 0777 $out/f; while [ ! -e @/go ]; do sleep 0.05; done" {}'
+    go = world.root / "go"
+    process = world.popen(["nix-build", "--no-out-link", world.nix(expression.replace("@", str(world.root)))])
+    machine.wait_until(lambda: list(world.store.glob("*-shared/f")), 20)
+    with open(next(iter(world.store.glob("*-shared/f"))), "r+") as kept:
+        go.touch()
+        out, err = world.finish(process)
+        assert process.returncode == 0, err
+        kept.write("evil")
+    path = out.decode().strip()
+    assert open(f"{path}/f").read() == "good\n"

@@ -9,6 +9,7 @@ import threading
 import pytest
 
 import machine
+from protocol import Connection, DaemonError, text
 
 HELLO = 'sh "hello" "echo hello > $out" {}'
 
@@ -174,3 +175,13 @@ def test_deleting_many_paths_reports_what_was_freed(world):
     world.output('sh "dead" "head -c 1000000 /dev/zero > $out" {}')
     result = world.run("nix-store", "--gc").ok()
     assert re.search(r"\d store paths deleted, 0\.9\d MiB freed", result.out)
+
+
+@pytest.mark.firn_only("such a root stops every later collection of the stock daemon")
+def test_an_indirect_root_that_no_file_can_have_is_refused_and_stops_no_collection(world):
+    path = world.output(HELLO)
+    with Connection(world) as connection:
+        with pytest.raises(DaemonError, match="no path that a file can have"):
+            connection.request(12, text("/tmp/" + "a" * 300))
+    world.run("nix-store", "--gc").ok()
+    assert not os.path.exists(path)

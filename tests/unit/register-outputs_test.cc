@@ -144,6 +144,7 @@ class RegisterOutputs : public testing::Test {
                                  .possibleReferences = {},
                                  .builderUid = static_cast<uid_t>(-1),
                                  .copyFixedOutputs = false,
+                                 .copyAllOutputs = false,
                                  .mode = BuildMode::normal,
                                  .keepFailedCheck = false,
                                  .url = {}};

@@ -63,6 +63,14 @@ TEST(StructuredAttributes, nestedValuesAreInTheJsonOnly) {
     EXPECT_EQ(files.json, R"({"a":[[1]],"b":{"c":{}},"d":[1.5],"outputs":{}})");
 }
 
+TEST(StructuredAttributes, RefusesDeepNesting) {
+    auto nested = [](size_t depth) {
+        return "{\"a\":" + std::string(depth, '[') + std::string(depth, ']') + "}";
+    };
+    EXPECT_NO_THROW(makeStructuredAttributeFiles(nested(100), {}, {}));
+    EXPECT_THROW(makeStructuredAttributeFiles(nested(1000000), {}, {}), Error);
+}
+
 TEST(StructuredAttributes, malformedJsonIsRefused) {
     for (std::string_view text : {"", "{", "[]", "1", "null", "{\"a\":1}x", "\"\xff\""}) {
         EXPECT_THROW(make(text), Error) << text;

@@ -83,6 +83,18 @@ void checkVariables(const StringMap &variables) {
     }
 }
 
+void checkWords(const std::string &builder, const std::vector<std::string> &args) {
+    bool bad = builder.find('\0') != builder.npos;
+    for (const std::string &arg : args) {
+        bad = bad || arg.find('\0') != arg.npos;
+    }
+    if (bad) {
+        throw Error(ErrorKind::badInput,
+                    "builder '{}' of a derivation, or one of its arguments, holds a NUL byte",
+                    escapeForDisplay(builder));
+    }
+}
+
 } // namespace
 
 std::vector<std::string> BuilderEnvironment::list() const {
@@ -120,6 +132,7 @@ BuilderEnvironment makeBuilderEnvironment(const BuilderEnvironmentInput &input) 
     result.args.insert(result.args.end(), input.derivation.args.begin(), input.derivation.args.end());
     rewriteAll(result, inputRewrites(input));
     checkVariables(result.variables);
+    checkWords(result.builder, result.args);
     return result;
 }
 

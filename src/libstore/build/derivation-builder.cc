@@ -514,6 +514,7 @@ RegistrationRequest DerivationBuilder::Impl::registration() const {
                                 .possibleReferences = plan.inputClosure,
                                 .builderUid = builderUid(),
                                 .copyFixedOutputs = plan.derivation.isFixedOutput(),
+                                .copyAllOutputs = !sandboxed && user.has_value(),
                                 .mode = plan.mode,
                                 .keepFailedCheck = settings.keepFailed,
                                 .url = {}};

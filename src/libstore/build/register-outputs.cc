@@ -163,7 +163,8 @@ ScanOptions scanOptions(const Context &context, const ScanTargets &targets, cons
     ScanOptions options;
     options.parts = &targets.parts;
     options.rewritable = targets.rewritable;
-    options.renewFiles = context.request.copyFixedOutputs && pathPromisesContent(output);
+    options.renewFiles =
+        context.request.copyAllOutputs || (context.request.copyFixedOutputs && pathPromisesContent(output));
     if (const auto *fixed = std::get_if<FixedOutput>(output.specification)) {
         HashAlgorithm algorithm = fixed->address.hash.algorithm();
         if (fixed->address.method == ContentMethod::flat) {

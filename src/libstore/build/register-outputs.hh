@@ -36,6 +36,9 @@ struct RegistrationRequest {
     /// Outputs whose path promises their content are copied to new inodes while hashed, as somebody may hold
     /// a descriptor.
     bool copyFixedOutputs = false;
+    /// The same for every output: an unsandboxed builder can have handed a descriptor to anybody, and hard
+    /// links to an inode that somebody can still write to would carry the change into other store paths.
+    bool copyAllOutputs = false;
     BuildMode mode = BuildMode::normal;
     bool keepFailedCheck = false; ///< keep-failed with check: leave the differing tree as "<path>.check"
     /// For fixed outputs: what the builder was to fetch, shown when the hash is wrong. May be empty.

@@ -15,11 +15,9 @@ namespace {
 constexpr auto firstPoll = std::chrono::milliseconds(5);
 constexpr auto longestPoll = std::chrono::milliseconds(200);
 
+/// The listener has decided it from nix.conf before a client could say anything.
 unsigned machineSlots(const Settings &settings) {
-    if (settings.machineMaxJobs > 0) {
-        return settings.machineMaxJobs;
-    }
-    return std::max({settings.maxJobs, std::thread::hardware_concurrency(), 1u});
+    return std::max(settings.machineMaxJobs, 1u);
 }
 
 } // namespace

@@ -14,9 +14,19 @@ namespace {
 
 using Json = nlohmann::json;
 
+/// What is parsed here is printed again, and the library's printing recurses.
+constexpr int maxJsonDepth = 512;
+
 Json parseJson(std::string_view text, std::string_view what) {
+    auto checkDepth = [what](int depth, Json::parse_event_t, Json &) {
+        if (depth > maxJsonDepth) {
+            throw Error(ErrorKind::badInput, "the JSON of {} is nested deeper than {} levels", what,
+                        maxJsonDepth);
+        }
+        return true;
+    };
     try {
-        return Json::parse(text);
+        return Json::parse(text, checkDepth);
     } catch (const Json::exception &error) {
         throw Error(ErrorKind::badInput, "reading the JSON of {}: {}", what,
                     escapeForDisplay(error.what(), 400));

@@ -1,6 +1,7 @@
 #include "libstore/store/roots.hh"
 
 #include <cerrno>
+#include <climits>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -38,8 +39,12 @@ class RootFinder {
             try {
                 visit(path, pending);
             } catch (const SysError &error) {
-                if (error.number() != EACCES && error.number() != ENOENT && error.number() != ENOTDIR &&
-                    error.number() != ELOOP) {
+                // Users name these paths: whatever is wrong with one of them must not keep all others from a
+                // collection.
+                bool ours = path.string().starts_with(store_.locations.stateDir.string() + "/") &&
+                            !path.string().starts_with(autoDir_.string() + "/");
+                if (ours && error.number() != EACCES && error.number() != ENOENT &&
+                    error.number() != ENOTDIR && error.number() != ELOOP && error.number() != ENAMETOOLONG) {
                     throw;
                 }
                 store_.log(Verbosity::info, fmt::format("cannot read potential root '{}'", path.string()));
@@ -184,11 +189,28 @@ void makeLink(const fs::path &link, const std::string &target) {
 
 } // namespace
 
+namespace {
+
+/// A path that no system call takes could never be looked at again.
+void checkPathLength(const std::string &path) {
+    size_t longest = 0;
+    for (const fs::path &component : fs::path(path)) {
+        longest = std::max(longest, component.native().size());
+    }
+    if (path.size() >= PATH_MAX || longest > NAME_MAX || path.find('\0') != path.npos) {
+        throw Error(ErrorKind::badInput, "the indirect root '{}' is no path that a file can have",
+                    escapeForDisplay(path, 300));
+    }
+}
+
+} // namespace
+
 void LocalStore::addIndirectRoot(const std::string &link) {
     if (link.empty() || link.front() != '/') {
         throw Error(ErrorKind::badInput, "the indirect root '{}' is not an absolute path",
                     escapeForDisplay(link));
     }
+    checkPathLength(link);
     auto name = hashString(HashAlgorithm::sha1, link).digits(Encoding::nix32);
     makeLink(locations().stateDir / "gcroots" / "auto" / name, link);
     impl_->madeLastingRoot = true;
