@@ -164,6 +164,19 @@ def test_killing_the_client_ends_the_build(world, sandbox):
     assert world.wait_for_quiet(10) == []
 
 
+@pytest.mark.firn_only("stock Nix 2.8 loses the log of a cancelled build")
+def test_the_log_of_a_cancelled_build_can_be_read(world):
+    [drv] = world.instantiate('sh "endless" "echo so far >&2; sleep 3105" {}')
+    client = world.popen(["nix-store", "--realise", drv])
+    for line in client.stderr:
+        if b"so far" in line:
+            break
+    client.send_signal(signal.SIGKILL)
+    client.wait()
+    assert world.wait_for_quiet(10) == []
+    assert world.run("nix-store", "-l", drv).ok().out == "so far\n"
+
+
 def test_interrupting_the_client_ends_the_build(world):
     client = world.popen(["nix-build", "--no-out-link", world.nix('sh "endless" "echo started >&2; sleep 3100" {}')])
     for line in client.stderr:
