@@ -25,6 +25,7 @@ void addDaemonOptions(CLI::App &app, DaemonOptions &options, DaemonWords &words)
                  "Accepted for compatibility; the daemon stays in the foreground");
     app.add_flag("--stdio", options.stdio, "Serve standard input and output instead of a socket");
     app.add_flag("--connection", options.connection)->group("");
+    app.add_flag("--sweep", options.sweep)->group("");
     app.add_option("--socket", words.socket, "Path of the socket");
     app.add_option("--store", options.storeUri, "auto, local, local?store=…&state=…&log=…, daemon");
     auto *trusted = app.add_flag("--force-trusted", words.forceTrusted, "Trust every client");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <filesystem>
 #include <thread>
 
 #include <fcntl.h>
@@ -14,8 +15,11 @@
 #include "firn/peer-policy.hh"
 #include "firn/stdio-forward.hh"
 #include "firn/store-uri.hh"
+#include "libstore/build/build-directory.hh"
+#include "libstore/build/scratch-store.hh"
 #include "libstore/protocol/server.hh"
 #include "libutil/error.hh"
+#include "libutil/files.hh"
 
 namespace firn {
 
@@ -83,9 +87,22 @@ void serveStdio(const DaemonOptions &options, const StoreChoice &choice, const S
     forwardConnection(client.readEnd.get(), client.writeEnd.get(), daemon.get());
 }
 
-/// The command that serves standard input as one connection of this daemon.
-std::vector<std::string> connectionCommand(const DaemonOptions &options) {
-    std::vector<std::string> command{selfPath(), "daemon", "--connection", "--store", options.storeUri};
+/// Removes what builds of killed daemons left behind, as far as that can be told from what is in use.
+void sweepLeftovers(const Locations &locations, const Settings &settings, Logger &logger) {
+    try {
+        BuildDirectories::sweepLeftovers(BuildDirectories::chooseBase(locations, settings));
+    } catch (const Error &error) {
+        logger.warn(error.message());
+    }
+    std::error_code absent;
+    if (std::filesystem::is_directory(locations.storeDir.str(), absent)) {
+        sweepScratchStores(openDirectory(locations.storeDir.str()).get(), logger);
+    }
+}
+
+/// The command that starts this daemon's program for another task (--connection: to serve standard input).
+std::vector<std::string> selfCommand(const DaemonOptions &options, const std::string &task) {
+    std::vector<std::string> command{selfPath(), "daemon", task, "--store", options.storeUri};
     if (options.forceTrust) {
         command.push_back(*options.forceTrust ? "--force-trusted" : "--force-untrusted");
     }
@@ -95,11 +112,25 @@ std::vector<std::string> connectionCommand(const DaemonOptions &options) {
     return command;
 }
 
+/// In a process of its own: there may be much to remove, and clients do not wait for it.
+void startSweep(const UniqueFd &socket, const DaemonOptions &options, const Locations &locations,
+                const Settings &settings, Logger &logger) {
+    try {
+        UniqueFd null(open("/dev/null", O_RDWR | O_CLOEXEC));
+        startConnectionProcess(
+            null.get(), {socket.get()}, [&](int) { sweepLeftovers(locations, settings, logger); },
+            selfCommand(options, "--sweep"));
+    } catch (const Error &error) {
+        logger.warn(error.message());
+    }
+}
+
 void listenOnSocket(const DaemonOptions &options, const Locations &locations, const Settings &settings,
                     Logger &logger) {
     UniqueFd socket = openListeningSocket(locations.socketPath);
+    startSweep(socket, options, locations, settings, logger);
     auto serve = [&](int connection) { serveSocket(connection, options, locations, settings, logger); };
-    Listener(std::move(socket), serve, connectionCommand(options), logger).run();
+    Listener(std::move(socket), serve, selfCommand(options, "--connection"), logger).run();
 }
 
 } // namespace
@@ -114,7 +145,9 @@ void runDaemon(const DaemonOptions &options) {
     }
     StoreChoice choice = chooseStore(options.storeUri, defaults);
     Settings settings = loadDaemonSettings(options, choice.locations, *logger);
-    if (options.stdio) {
+    if (options.sweep) {
+        sweepLeftovers(choice.locations, settings, *logger);
+    } else if (options.stdio) {
         serveStdio(options, choice, settings);
     } else if (options.connection) {
         serveSocket(STDIN_FILENO, options, choice.locations, settings, *logger);

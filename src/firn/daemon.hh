@@ -13,6 +13,7 @@ namespace firn {
 struct DaemonOptions {
     bool stdio = false;      ///< serve standard input and output
     bool connection = false; ///< serve standard input, a connected socket that a listener of ours accepted
+    bool sweep = false;      ///< only remove what killed daemons left behind
     bool processOps = false; ///< with stdio: never pass the connection on to another daemon
     std::optional<bool> forceTrust;
     std::optional<std::string> socketPath;

@@ -78,6 +78,7 @@ void Listener::run() {
     setNonBlocking(wakeUp.writeEnd.get());
     setNonBlocking(socket_.get());
     handleSignals(wakeUp.writeEnd.get());
+    reapChildren(); // who ended before
     while (!stopRequested) {
         pollfd fds[] = {{wakeUp.readEnd.get(), POLLIN, 0}, {socket_.get(), POLLIN, 0}};
         // After a shortage the socket is left alone for a while: it would be ready at once, again and again.
@@ -119,8 +120,7 @@ void Listener::reapChildren() {
     int status = 0;
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
         if (WIFSIGNALED(status)) {
-            logger_.warn(
-                fmt::format("the process {} of a connection was killed by signal {}", pid, WTERMSIG(status)));
+            logger_.warn(fmt::format("the process {} was killed by signal {}", pid, WTERMSIG(status)));
         }
     }
 }

@@ -1,6 +1,7 @@
 """The daemon as a program: configuration, users and trust, start and end."""
 
 import os
+import pwd
 import signal
 import socket
 import stat
@@ -263,6 +264,29 @@ def test_an_idle_daemon_uses_no_processor(world):
     before = ticks()
     time.sleep(1)
     assert ticks() - before <= 2
+
+
+@pytest.mark.root_only
+@pytest.mark.every_client
+def test_another_user_has_a_profile(world):
+    path = world.output(HELLO, user="firntest")
+    profile = world.state / "profiles/per-user/firntest/mine"
+    world.run("nix-env", "--profile", profile, "--set", path, user="firntest").ok()
+    assert profile.resolve() == path
+    for kind in ("profiles", "gcroots"):
+        folder = os.stat(world.state / kind / "per-user/firntest")
+        assert (folder.st_uid, stat.S_IMODE(folder.st_mode)) == (pwd.getpwnam("firntest").pw_uid, 0o755)
+    world.run("nix-store", "--gc").ok()
+    assert path.exists()
+
+
+@pytest.mark.root_only
+def test_a_user_whose_directory_cannot_be_made_is_served(world):
+    world.start()
+    world.run("nix-store", "--gc", "--print-roots").ok()
+    (world.state / "profiles/per-user/firntest").write_text("in the way\n")
+    world.output(HELLO, user="firntest")
+    assert "user 'firntest' has no directory for profiles" in world.log_file.read_text()
 
 
 @pytest.mark.root_only

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import time
 
@@ -164,6 +165,19 @@ def test_killing_the_client_ends_the_build(world, sandbox):
     assert world.wait_for_quiet(10) == []
 
 
+@pytest.mark.firn_only("stock Nix 2.8 loses the log of a cancelled build")
+def test_the_log_of_a_cancelled_build_can_be_read(world):
+    [drv] = world.instantiate('sh "endless" "echo so far >&2; sleep 3105" {}')
+    client = world.popen(["nix-store", "--realise", drv])
+    for line in client.stderr:
+        if b"so far" in line:
+            break
+    client.send_signal(signal.SIGKILL)
+    client.wait()
+    assert world.wait_for_quiet(10) == []
+    assert world.run("nix-store", "-l", drv).ok().out == "so far\n"
+
+
 def test_interrupting_the_client_ends_the_build(world):
     client = world.popen(["nix-build", "--no-out-link", world.nix('sh "endless" "echo started >&2; sleep 3100" {}')])
     for line in client.stderr:
@@ -251,6 +265,55 @@ def test_killing_every_process_of_the_daemon_ends_its_builds(world):
         os.kill(process.pid, signal.SIGKILL)
     client.wait(10)
     assert world.wait_for_quiet(10) == []
+
+
+@pytest.mark.firn_only("stock Nix leaves the builder running when the process of its connection is killed")
+def test_what_killed_daemons_left_behind_is_swept_when_the_next_one_starts(world):
+    """Not what is alive: another daemon's build, or what stock Nix has there, which nobody locks."""
+    [dead, alive] = world.instantiate('[ (sh "dead" "echo started >&2; sleep 3220" {}) (sh "alive" "echo started >&2; cat /signal/*; echo > $out" {}) ]')
+    stocks = [world.store / f"{'a' * 32}-{name}.drv.chroot" for name in ("old", "new", "empty")]
+    for path, inner, mode in zip(stocks, (["build", "etc", "store"], ["root"], []), (0o750, 0o700, 0o700)):
+        path.mkdir()
+        for name in inner:
+            (path / name).mkdir()
+        path.chmod(mode)
+    signals = world.root / "signal"
+    signals.mkdir()
+    os.mkfifo(signals / "go")
+    signals.joinpath("go").chmod(0o666)
+    world.stop()
+    world.conf["sandbox-paths"] += f" /signal={signals}"
+
+    def start(drv):
+        client = world.popen(["nix-store", "--realise", drv])
+        for line in client.stderr:
+            if b"started" in line:
+                return client
+
+    killed = start(dead)
+    connections = [p for p in machine.descendants(of=world.daemon.pid) if p.parent == world.daemon.pid]
+    world.stop(signal.SIGKILL)
+    for process in connections:
+        os.kill(process.pid, signal.SIGKILL)
+    killed.wait(10)
+    assert world.wait_for_quiet(10) == []
+    chroots = lambda: {name for name in os.listdir(world.store) if name.endswith(".chroot")} - {path.name for path in stocks}  # noqa: E731
+    folders = lambda: [path for path in world.root.rglob("nix-[0-9]*-[0-9]*") if path.parent.name.startswith("firn-")]  # noqa: E731
+    assert chroots() == {os.path.basename(dead) + ".chroot"} and len(folders()) == 1
+    world.start()
+    assert machine.wait_until(lambda: not chroots() and not folders()), (chroots(), folders())
+
+    client = start(alive)
+    world.stop()
+    world.start()
+    world.run("nix-store", "-q", "--requisites", alive).ok()
+    time.sleep(0.3)
+    assert chroots() == {os.path.basename(alive) + ".chroot"} and len(folders()) == 1
+    (signals / "go").write_text("go\n")
+    assert client.wait(10) == 0
+    for path in stocks:
+        assert path.is_dir()
+        shutil.rmtree(path)
 
 
 def test_sigterm_ends_the_listener_at_once(world):

@@ -36,6 +36,10 @@ void checkBase(int fd, const std::filesystem::path &path) {
     }
 }
 
+std::string commonName() {
+    return "firn-" + std::to_string(geteuid());
+}
+
 /// Opens a directory if it is one, and ours.
 UniqueFd openOwned(int dir, const std::string &name) {
     UniqueFd fd(openat(dir, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
@@ -160,7 +164,7 @@ BuildDirectories::BuildDirectories(const std::filesystem::path &base, std::optio
     basePath_ = std::filesystem::canonical(base);
     checkBase(base_.get(), basePath_);
     openOwn(builders);
-    sweep();
+    sweep(own_.get());
 }
 
 /// Nothing is left behind, unless somebody else has a build there: then it is not empty.
@@ -171,7 +175,7 @@ BuildDirectories::~BuildDirectories() {
 /// In a directory like /tmp somebody may have taken the name before us: then another one serves as well.
 void BuildDirectories::openOwn(std::optional<gid_t> builders) {
     builders_ = builders;
-    name_ = "firn-" + std::to_string(geteuid());
+    name_ = commonName();
     if (mkdirat(base_.get(), name_.c_str(), 0700) != 0 && errno != EEXIST) {
         throwErrno("making build directory '{}'", (basePath_ / name_).string());
     }
@@ -189,23 +193,37 @@ void BuildDirectories::openOwn(std::optional<gid_t> builders) {
 }
 
 /// A directory, with its lock; none if somebody has it or it is not there (any more).
-UniqueFd BuildDirectories::openLocked(const std::string &name) {
-    UniqueFd fd(openat(own_.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+UniqueFd BuildDirectories::openLocked(int own, const std::string &name) {
+    UniqueFd fd(openat(own, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     if (!fd || !lockFile(fd.get(), LockMode::exclusive, /*wait=*/false)) {
         return {};
     }
     struct stat locked, named;
-    if (fstat(fd.get(), &locked) != 0 || !statAt(own_.get(), name, named) || locked.st_ino != named.st_ino) {
+    if (fstat(fd.get(), &locked) != 0 || !statAt(own, name, named) || locked.st_ino != named.st_ino) {
         return {};
     }
     return fd;
 }
 
-void BuildDirectories::sweep() {
-    for (const std::string &name : listDirectory(own_.get())) {
-        if (UniqueFd lock = openLocked(name)) {
-            removeTree(own_.get(), name);
+void BuildDirectories::sweep(int own) {
+    for (const std::string &name : listDirectory(own)) {
+        if (UniqueFd lock = openLocked(own, name)) {
+            removeTree(own, name);
         }
+    }
+}
+
+void BuildDirectories::sweepLeftovers(const std::filesystem::path &base) {
+    std::error_code absent;
+    if (!std::filesystem::is_directory(base, absent)) {
+        return;
+    }
+    UniqueFd fd = openDirectory(base);
+    checkBase(fd.get(), base);
+    std::string name = commonName();
+    if (UniqueFd own = openOwned(fd.get(), name)) {
+        sweep(own.get());
+        unlinkat(fd.get(), name.c_str(), AT_REMOVEDIR);
     }
 }
 
@@ -215,7 +233,7 @@ BuildDirectory BuildDirectories::make() {
     for (int attempt = 0; attempt < 1000; attempt++) {
         std::string name = fmt::format("nix-{}-{}", getpid(), ++count_);
         if (mkdirat(own_.get(), name.c_str(), 0700) == 0) {
-            if (UniqueFd fd = openLocked(name)) {
+            if (UniqueFd fd = openLocked(own_.get(), name)) {
                 return BuildDirectory(*this, name, std::move(fd));
             }
         } else if (errno == ENOENT) {

@@ -63,14 +63,17 @@ class BuildDirectories {
 
     BuildDirectory make();
 
+    /// Removes what dead daemons left in the common directory in `base`, if there is one.
+    static void sweepLeftovers(const std::filesystem::path &base);
+
     /// The setting build-dir, else the daemon's TMPDIR, else `<state>/builds`.
     static std::filesystem::path chooseBase(const Locations &locations, const Settings &settings);
 
   private:
     friend class BuildDirectory;
     void openOwn(std::optional<gid_t> builders);
-    void sweep();
-    UniqueFd openLocked(const std::string &name);
+    static void sweep(int own);
+    static UniqueFd openLocked(int own, const std::string &name);
     std::string moveToBase(const std::string &name, const std::string &wanted);
 
     std::filesystem::path basePath_;

@@ -1,5 +1,7 @@
 #include "libstore/build/build-log.hh"
 
+#include <utility>
+
 #include <bzlib.h>
 #include <fcntl.h>
 
@@ -275,12 +277,12 @@ void BuildLog::write(std::string_view bytes) {
 }
 
 void BuildLog::finish() {
+    // The file first: the client, who is told the rest, may have gone.
+    if (std::optional<LogFile> file = std::exchange(file_, std::nullopt)) {
+        file->finish();
+    }
     splitter_.finish();
     activities_.clear();
-    if (file_) {
-        file_->finish();
-        file_.reset();
-    }
 }
 
 void BuildLog::handleLine(std::string_view line) {

@@ -161,6 +161,7 @@ struct DerivationBuilder::Impl {
 
     // ---- leave
     void leave(bool failed);
+    void finishLog();
     void keepOutputs();
     void keepDirectory();
 };
@@ -554,6 +555,7 @@ void DerivationBuilder::Impl::registerAll() {
 /// out.
 void DerivationBuilder::Impl::leave(bool failed) {
     process.reset();
+    finishLog();
     if (failed && settings.keepFailed) {
         keepOutputs();
         keepDirectory();
@@ -566,6 +568,19 @@ void DerivationBuilder::Impl::leave(bool failed) {
     if (user) {
         user->release();
         user.reset();
+    }
+}
+
+/// A cancelled build's log as far as it came. Where this fails there is mostly an error already that matters
+/// more.
+void DerivationBuilder::Impl::finishLog() {
+    try {
+        if (log) {
+            log->finish();
+        }
+    } catch (const Error &error) {
+        worker.context.logger.warn(fmt::format("the log of '{}' is incomplete: {}",
+                                               store.dir().print(plan.drvPath), error.message()));
     }
 }
 

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "libstore/store/path-locks.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 
@@ -12,6 +13,7 @@ namespace firn {
 namespace {
 
 constexpr const char *innerName = "store";
+constexpr std::string_view suffix = ".drv.chroot";
 
 UniqueFd makeDirectoryAt(int dir, const std::string &name) {
     if (mkdirat(dir, name.c_str(), 0700) != 0) {
@@ -20,13 +22,34 @@ UniqueFd makeDirectoryAt(int dir, const std::string &name) {
     return openDirectoryAt(dir, name);
 }
 
+/// The lock on a directory of that name, none if there is no such directory; `wait` or not at all.
+UniqueFd lockDirectory(int storeDir, const std::string &name, bool wait) {
+    UniqueFd fd(openat(storeDir, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    return fd && lockFile(fd.get(), LockMode::exclusive, wait) ? std::move(fd) : UniqueFd();
+}
+
+/// Whether a locked directory is a scratch store and still has that name. Stock Nix's are never closed to
+/// everybody else and hold a whole file system, or one directory of another name. One that is empty may be
+/// about to be locked by its maker.
+bool isScratchStore(int storeDir, const std::string &name, int fd) {
+    struct stat locked, named;
+    return fstat(fd, &locked) == 0 && statAt(storeDir, name, named) && locked.st_dev == named.st_dev &&
+           locked.st_ino == named.st_ino && locked.st_uid == geteuid() && (locked.st_mode & 07777) == 0700 &&
+           listDirectory(fd) == std::vector<std::string>{innerName};
+}
+
 } // namespace
 
 ScratchStore::ScratchStore(int storeDir, const StorePath &drvPath, std::optional<gid_t> group)
     : storeDir_(storeDir), name_(drvPath.baseName() + ".chroot") {
-    removeTree(storeDir_, name_);
-    UniqueFd outer = makeDirectoryAt(storeDir_, name_);
-    fd_ = makeDirectoryAt(outer.get(), innerName);
+    {
+        UniqueFd stale = lockDirectory(storeDir_, name_, /*wait=*/true); // until a sweep is through with it
+        removeTree(storeDir_, name_);
+    }
+    lock_ = makeDirectoryAt(storeDir_, name_);
+    lockFile(lock_.get(), LockMode::exclusive, /*wait=*/true);
+    // A sweep leaves it alone as long as it is empty, so this comes when it is locked.
+    fd_ = makeDirectoryAt(lock_.get(), innerName);
     // As the real store: builders add entries, and cannot remove what is not theirs.
     if (group && fchown(fd_.get(), static_cast<uid_t>(-1), *group) != 0) {
         throwErrno("giving '{}' to group {}", name_, *group);
@@ -48,6 +71,23 @@ void ScratchStore::remove() {
     if (!name_.empty()) {
         fd_.reset();
         removeTree(storeDir_, std::exchange(name_, {}));
+        lock_.reset();
+    }
+}
+
+void sweepScratchStores(int storeDir, Logger &logger) {
+    for (const std::string &name : listDirectory(storeDir)) {
+        if (!name.ends_with(suffix)) {
+            continue;
+        }
+        try {
+            UniqueFd lock = lockDirectory(storeDir, name, /*wait=*/false);
+            if (lock && isScratchStore(storeDir, name, lock.get())) {
+                removeTree(storeDir, name);
+            }
+        } catch (const Error &error) {
+            logger.warn(error.message());
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 
 #include "libstore/model/store-path.hh"
 #include "libutil/file-descriptor.hh"
+#include "libutil/logging.hh"
 
 namespace firn {
 
@@ -14,7 +15,8 @@ namespace firn {
 /// `<store>/<derivation>.chroot/store`, on the store's file system, so that outputs can be moved out by
 /// renaming. Only we can enter `<derivation>.chroot`. Its name starts with the derivation's hash part: a
 /// collection by stock Nix leaves it alone as long as the derivation is a temporary root. Removed by the
-/// destructor. For the holder of the outputs' locks.
+/// destructor. For the holder of the outputs' locks. `<derivation>.chroot` is locked (flock) meanwhile, so
+/// what a killed daemon left behind can be told from what is in use.
 class ScratchStore {
   public:
     /// What an earlier build left there is removed first. `group`: the builder's, which may write.
@@ -30,7 +32,12 @@ class ScratchStore {
   private:
     int storeDir_;
     std::string name_; ///< empty: removed
+    UniqueFd lock_;
     UniqueFd fd_;
 };
+
+/// Removes the scratch stores in a store directory whose daemon is dead. Stock Nix's directories of that name
+/// are left alone, as it does not lock them. What cannot be removed is a warning.
+void sweepScratchStores(int storeDir, Logger &logger);
 
 } // namespace firn

@@ -1,5 +1,8 @@
 #include "libstore/protocol/server.hh"
 
+#include <pwd.h>
+#include <unistd.h>
+
 #include "libstore/protocol/connection.hh"
 #include "libstore/protocol/session.hh"
 
@@ -40,6 +43,22 @@ std::unique_ptr<LocalStore> openStore(const Locations &locations, const Settings
     }
 }
 
+/// Clients keep their profiles below the state directory, where only we can make a place for them. Whoever
+/// needs none is served all the same.
+void makeUsersPlace(LocalStore &store, const Peer &peer) {
+    bool named = peer.uid != static_cast<uid_t>(-1) && !peer.userName.empty() && getpwuid(peer.uid);
+    if (geteuid() != 0 || !named) {
+        return;
+    }
+    try {
+        store.createUser(peer.userName, peer.uid, peer.gid);
+    } catch (const Error &error) {
+        makeStderrLogger(Verbosity::warning)
+            ->warn(
+                fmt::format("user '{}' has no directory for profiles: {}", peer.userName, error.message()));
+    }
+}
+
 } // namespace
 
 void serveSession(Source &source, FlushingSink &sink, int clientFd, const Peer &peer,
@@ -52,6 +71,7 @@ void serveSession(Source &source, FlushingSink &sink, int clientFd, const Peer &
         return;
     }
     std::unique_ptr<LocalStore> store = openStore(locations, settings, logger);
+    makeUsersPlace(*store, peer);
     logger.startWork();
     logger.stopWork();
     sink.flush();
