@@ -1,6 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+
+#include <sys/stat.h>
+#include <sys/types.h>
 
 #include "libutil/file-descriptor.hh"
 
@@ -22,5 +26,14 @@ UniqueFd makeUnixSocket();
 /// Whether an open directory is the root of a mount (also of a bind mount on the same file system). False
 /// where the kernel cannot say.
 bool isMountRoot(int fd);
+
+/// Looks at entry `name` (no symlink followed) and gives it to `uid` and `gid` if it belongs to `from`: the
+/// very object that was looked at. `st` is how it was before. False if there is no such entry. Throws
+/// SysError.
+bool changeOwnerAt(int dir, const std::string &name, uid_t from, uid_t uid, gid_t gid, struct stat &st);
+
+/// Exchanges two entries of one file system in one step. False, with nothing done, where the system or the
+/// file system has no such call. Throws SysError.
+bool exchangeEntries(int dirA, const std::string &nameA, int dirB, const std::string &nameB);
 
 } // namespace firn

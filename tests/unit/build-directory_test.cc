@@ -119,6 +119,37 @@ TEST_F(BuildDirectoryTest, givesAwayOnlyWhatWasTheBuilders) {
     EXPECT_EQ(st.st_uid, 0u);
 }
 
+TEST_F(BuildDirectoryTest, givesAwayTreesOfAnyDepthAndFilesOfAnyType) {
+    if (geteuid() != 0) {
+        GTEST_SKIP() << "only root gives files away";
+    }
+    constexpr uid_t builder = 12345, client = 12346;
+    constexpr int depth = 600;
+    BuildDirectories directories(base, std::nullopt);
+    BuildDirectory directory = directories.make();
+    directory.giveTo(builder, builder);
+    auto descend = [](UniqueFd &way) { way = openDirectoryAt(way.get(), "d"); };
+    UniqueFd way = openDirectory(directory.path());
+    for (int i = 0; i < depth; i++) {
+        ASSERT_EQ(mkdirat(way.get(), "d", 0700), 0);
+        ASSERT_EQ(fchownat(way.get(), "d", builder, builder, 0), 0);
+        descend(way);
+    }
+    ASSERT_EQ(mknodat(way.get(), "fifo", S_IFIFO | 0600, 0), 0);
+    ASSERT_EQ(fchownat(way.get(), "fifo", builder, builder, 0), 0);
+    way = openDirectory(directory.keep("deep", builder, client, client));
+    for (int i = 0; i < depth; i++) {
+        descend(way);
+    }
+    struct stat st;
+    ASSERT_TRUE(statAt(way.get(), "fifo", st));
+    EXPECT_EQ(st.st_uid, client);
+    ASSERT_EQ(fstat(way.get(), &st), 0);
+    EXPECT_EQ(st.st_uid, client);
+    UniqueFd top = openDirectory(base);
+    removeTree(top.get(), "nix-build-deep-0");
+}
+
 TEST_F(BuildDirectoryTest, isElsewhereWhenSomebodyTookTheName) {
     fs::create_directory(base / "target");
     fs::create_symlink(base / "target", own);

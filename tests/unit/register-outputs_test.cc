@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "libstore/build/output-placement.hh"
 #include "libstore/build/register-outputs.hh"
 #include "libutil/files.hh"
 #include "libutil/nar.hh"
@@ -579,6 +580,30 @@ TEST_F(RegisterOutputs, RepairReplacesWhatIsThere) {
     std::set<std::string> names = namesIn(tmp_ / "store");
     names.erase(".links");
     EXPECT_EQ(names, std::set<std::string>{out.baseName()});
+}
+
+TEST_F(RegisterOutputs, RepairIsUndoneWhenRegistrationFails) {
+    StorePath out = addOutput("out", 'a');
+    fs::create_directory(scratchOf());
+    write(scratchOf() / "file", "good");
+    run();
+    UniqueFd scratch = openDirectory(tmp_.path());
+    fs::create_directory(tmp_ / "new");
+    write(tmp_ / "new" / "file", "better");
+    chmod((tmp_ / "new").c_str(), 0555);
+    struct stat before, placed, after;
+    ASSERT_EQ(lstat(finalOf().c_str(), &before), 0);
+    {
+        OutputPlacement placement(store_);
+        placement.place(scratch.get(), "new", out);
+        EXPECT_EQ(read(finalOf() / "file"), "better");
+        ASSERT_EQ(lstat(finalOf().c_str(), &placed), 0);
+        EXPECT_NE(placed.st_ino, before.st_ino);
+    }
+    ASSERT_EQ(lstat(finalOf().c_str(), &after), 0);
+    EXPECT_EQ(after.st_ino, before.st_ino);
+    EXPECT_EQ(after.st_mode, before.st_mode);
+    EXPECT_EQ(read(tmp_ / "new" / "file"), "better");
 }
 
 TEST_F(RegisterOutputs, RemovesWhatLiesAtTheFinalPathWithoutBeingValid) {

@@ -7,14 +7,14 @@
 #include <unistd.h>
 
 #include "libstore/store/path-locks.hh"
+#include "libutil/directory-stack.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
+#include "libutil/platform.hh"
 
 namespace firn {
 
 namespace {
-
-constexpr size_t maxKeptDepth = 256;
 
 struct stat statFd(int fd, const std::filesystem::path &path) {
     struct stat st;
@@ -51,52 +51,44 @@ UniqueFd openOwned(int dir, const std::string &name) {
 }
 
 /// Changes the owner of everything in a tree that belongs to `from`: a hard link to somebody else's file
-/// stays theirs. Nothing of the build runs any more, so names mean the same from one call to the next.
+/// stays theirs. For trees of any depth.
 class OwnerChange {
   public:
-    OwnerChange(uid_t from, uid_t uid, gid_t gid) : from_(from), uid_(uid), gid_(gid) {}
+    OwnerChange(int dir, uid_t from, uid_t uid, gid_t gid) : way_(dir), from_(from), uid_(uid), gid_(gid) {}
 
-    void apply(int dir, const std::string &name) {
-        enter(dir, name);
-        while (!levels_.empty()) {
-            if (levels_.back().names.empty()) {
-                levels_.pop_back();
+    void apply(const std::string &name) {
+        visit(name);
+        while (!names_.empty()) {
+            if (names_.back().empty()) {
+                names_.pop_back();
+                way_.leave();
                 continue;
             }
-            std::string next = std::move(levels_.back().names.back());
-            levels_.back().names.pop_back();
-            enter(levels_.back().fd.get(), next);
+            std::string next = std::move(names_.back().back());
+            names_.back().pop_back();
+            visit(next);
         }
     }
 
   private:
-    struct Level {
-        UniqueFd fd;
-        std::vector<std::string> names;
-    };
-
-    void enter(int dir, const std::string &name) {
+    void visit(const std::string &name) {
         struct stat st;
-        if (!statAt(dir, name, st)) {
+        if (!changeOwnerAt(way_.current(), name, from_, uid_, gid_, st) || !S_ISDIR(st.st_mode)) {
             return;
         }
-        if (st.st_uid == from_ && fchownat(dir, name.c_str(), uid_, gid_, AT_SYMLINK_NOFOLLOW) != 0) {
-            throwErrno("changing the owner of '{}'", escapeForDisplay(name));
+        way_.enter(name);
+        const struct stat &entered = way_.currentStat();
+        if (entered.st_dev != st.st_dev || entered.st_ino != st.st_ino) {
+            throw Error(ErrorKind::refused, "directory {} was replaced while its owner was changed",
+                        way_.describe());
         }
-        if (S_ISDIR(st.st_mode)) {
-            if (levels_.size() == maxKeptDepth) {
-                throw Error(ErrorKind::failure, "directories nested deeper than {} keep their owner",
-                            maxKeptDepth);
-            }
-            UniqueFd fd = openDirectoryAt(dir, name);
-            std::vector<std::string> names = listDirectory(fd.get());
-            levels_.push_back({std::move(fd), std::move(names)});
-        }
+        names_.push_back(listDirectory(way_.current()));
     }
 
+    DirectoryStack way_;
     uid_t from_, uid_;
     gid_t gid_;
-    std::vector<Level> levels_;
+    std::vector<std::vector<std::string>> names_; ///< yet to be visited, for each directory of the way
 };
 
 } // namespace
@@ -131,7 +123,7 @@ void BuildDirectory::giveTo(uid_t uid, gid_t gid) {
 
 std::filesystem::path BuildDirectory::keep(const std::string &name, uid_t builder, uid_t uid, gid_t gid) {
     if (geteuid() == 0) {
-        OwnerChange(builder, uid, gid).apply(parent_->own_.get(), name_);
+        OwnerChange(parent_->own_.get(), builder, uid, gid).apply(name_);
     }
     std::string kept = parent_->moveToBase(name_, "nix-build-" + name);
     path_ = parent_->basePath_ / kept;

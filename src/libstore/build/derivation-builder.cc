@@ -15,6 +15,7 @@
 #include "libstore/build/builder-environment.hh"
 #include "libstore/build/exported-references.hh"
 #include "libstore/build/failure-message.hh"
+#include "libstore/build/output-placement.hh"
 #include "libstore/build/pseudo-terminal.hh"
 #include "libstore/build/register-outputs.hh"
 #include "libstore/build/sandbox.hh"
@@ -162,7 +163,10 @@ struct DerivationBuilder::Impl {
     // ---- leave
     void leave(bool failed);
     void finishLog();
+    void endStragglers();
+    void keepFailed();
     void keepOutputs();
+    void keepOutput(const std::string &name, const StorePath &scratch);
     void keepDirectory();
 };
 
@@ -557,8 +561,7 @@ void DerivationBuilder::Impl::leave(bool failed) {
     process.reset();
     finishLog();
     if (failed && settings.keepFailed) {
-        keepOutputs();
-        keepDirectory();
+        keepFailed();
     }
     directory.reset();
     scratchStore.reset();
@@ -584,19 +587,58 @@ void DerivationBuilder::Impl::finishLog() {
     }
 }
 
-/// For whoever wants to see what went wrong; the next build of the derivation removes them.
+/// Without a pid namespace, processes of the build may outlive its builder. None may change what is looked at
+/// from here on.
+void DerivationBuilder::Impl::endStragglers() {
+    if (!sandboxed && user) {
+        killUserProcesses(sandboxInitProgram(), user->uid());
+    }
+}
+
+/// The failure itself is what must be told, whatever goes wrong here.
+void DerivationBuilder::Impl::keepFailed() {
+    try {
+        endStragglers();
+        if (leftovers) {
+            keepOutputs();
+        }
+        keepDirectory();
+    } catch (const Error &error) {
+        worker.context.logger.warn(
+            fmt::format("cannot keep what the failed build left: {}", error.message()));
+    }
+}
+
+/// For whoever wants to see what went wrong; the next build of the derivation removes them. They come to lie
+/// in the store, where nothing may belong to a builder or be writable.
 void DerivationBuilder::Impl::keepOutputs() {
     for (const auto &[name, scratch] : scratchPaths) {
-        leftovers->forget(scratch);
-        if (scratchStore && plan.mode == BuildMode::normal && !plan.outputs.at(name).valid &&
-            existsAt(scratchStore->fd(), scratch.baseName()) &&
-            !existsAt(store.storeFd(), scratch.baseName()) &&
-            renameat(scratchStore->fd(), scratch.baseName().c_str(), store.storeFd(),
-                     scratch.baseName().c_str()) != 0) {
-            worker.context.logger.warn(fmt::format("cannot keep failed output '{}': {}",
-                                                   store.dir().print(scratch), strerror(errno)));
+        try {
+            keepOutput(name, scratch);
+        } catch (const Error &error) {
+            worker.context.logger.warn(fmt::format("cannot keep failed output '{}', it is removed: {}",
+                                                   store.dir().print(scratch), error.message()));
         }
     }
+}
+
+/// What throws here leaves the output to those who remove what is left over.
+void DerivationBuilder::Impl::keepOutput(const std::string &name, const StorePath &scratch) {
+    const std::string &entry = scratch.baseName();
+    int dir = scratchStore ? scratchStore->fd() : store.storeFd();
+    bool wanted = !scratchStore || (plan.mode == BuildMode::normal && !plan.outputs.at(name).valid &&
+                                    !existsAt(store.storeFd(), entry));
+    struct stat st;
+    if (!wanted || store.isValidPath(scratch) || !statAt(dir, entry, st)) {
+        return;
+    }
+    // Registration may have made it canonical before it failed.
+    uid_t owner = st.st_uid == geteuid() ? geteuid() : builderUid();
+    canonicaliseTree(dir, entry, owner, store.settings().ignoredAcls);
+    if (scratchStore) {
+        moveOutput(dir, entry, store.storeFd(), entry);
+    }
+    leftovers->forget(scratch);
 }
 
 void DerivationBuilder::Impl::keepDirectory() {
@@ -624,8 +666,9 @@ Task<> DerivationBuilder::run() {
         impl_->prepare();
         impl_->enter();
         BuilderResult ended = co_await impl_->run();
-        // From here on nothing of the build runs.
         impl_->checkResult(ended);
+        impl_->endStragglers();
+        // From here on nothing of the build runs.
         impl_->registerAll();
     } catch (const Error &error) {
         bool interrupted = error.kind() == ErrorKind::interrupted;

@@ -8,6 +8,7 @@
 #include "libstore/store/local-store.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
+#include "libutil/platform.hh"
 
 namespace firn {
 
@@ -34,6 +35,50 @@ void moveOutput(int fromDir, const std::string &from, int toDir, const std::stri
     }
 }
 
+namespace {
+
+/// A directory, while its owner may write it; anything else is left alone.
+class WritableRoot {
+  public:
+    WritableRoot(int dir, const std::string &name) {
+        struct stat st;
+        if (!statAt(dir, name, st) || !S_ISDIR(st.st_mode)) {
+            return;
+        }
+        fd_ = openDirectoryAt(dir, name);
+        mode_ = st.st_mode & 07777;
+        if (fchmod(fd_.get(), 0755) != 0) {
+            throwErrno("making '{}' writable to move it", name);
+        }
+    }
+    WritableRoot(const WritableRoot &) = delete;
+    WritableRoot &operator=(const WritableRoot &) = delete;
+    ~WritableRoot() {
+        if (fd_) {
+            fchmod(fd_.get(), mode_); // as allowed as the first one was
+        }
+    }
+
+  private:
+    UniqueFd fd_;
+    mode_t mode_ = 0;
+};
+
+/// exchangeEntries(), also where a directory must be writable to change its parent.
+bool exchangeOutputs(int dirA, const std::string &a, int dirB, const std::string &b) {
+    try {
+        return exchangeEntries(dirA, a, dirB, b);
+    } catch (const SysError &error) {
+        if (error.number() != EACCES) {
+            throw;
+        }
+    }
+    WritableRoot first(dirA, a), second(dirB, b);
+    return exchangeEntries(dirA, a, dirB, b);
+}
+
+} // namespace
+
 OutputPlacement::~OutputPlacement() {
     for (auto move = moves_.rbegin(); move != moves_.rend(); ++move) {
         try {
@@ -46,6 +91,12 @@ OutputPlacement::~OutputPlacement() {
 }
 
 void OutputPlacement::undo(const Move &move) {
+    if (move.exchanged) {
+        if (!exchangeOutputs(store_.storeFd(), move.final, move.dir, move.name)) {
+            throw Error(ErrorKind::failure, "the file system no longer exchanges entries");
+        }
+        return;
+    }
     if (existsAt(store_.storeFd(), move.final)) {
         moveOutput(store_.storeFd(), move.final, move.dir, move.name);
     }
@@ -58,7 +109,14 @@ void OutputPlacement::place(int dir, const std::string &name, const StorePath &p
     if (name == path.baseName() && isSameDirectory(dir, store_.storeFd())) {
         return;
     }
-    Move move{dir, name, path.baseName(), {}};
+    Move move{dir, name, path.baseName(), {}, false};
+    // What is valid is never without its files, not even for a moment.
+    if (store_.isValidPath(path) && existsAt(store_.storeFd(), path.baseName()) &&
+        exchangeOutputs(dir, name, store_.storeFd(), path.baseName())) {
+        move.exchanged = true;
+        moves_.push_back(move);
+        return;
+    }
     clear(path, move);
     try {
         moveOutput(dir, name, store_.storeFd(), path.baseName());
@@ -91,11 +149,12 @@ void OutputPlacement::commit() {
     std::vector<Move> moves = std::move(moves_);
     moves_.clear();
     for (const Move &move : moves) {
-        if (move.aside.empty()) {
-            continue;
-        }
         try {
-            removeTree(store_.storeFd(), move.aside);
+            if (move.exchanged) {
+                removeTree(move.dir, move.name);
+            } else if (!move.aside.empty()) {
+                removeTree(store_.storeFd(), move.aside);
+            }
         } catch (const Error &e) {
             // What matters is registered; a collection removes the rest.
             store_.logger().warn(fmt::format("removing what '{}' replaced: {}", move.final, e.message()));

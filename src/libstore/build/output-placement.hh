@@ -20,8 +20,9 @@ class OutputPlacement {
     OutputPlacement &operator=(const OutputPlacement &) = delete;
 
     /// Moves entry `name` of `dir` to `path`. What lies there without being valid (of a process that was
-    /// killed, of anybody) is removed, relative to the store directory; what is valid is kept aside till the
-    /// end. Does nothing if it is in its place.
+    /// killed, of anybody) is removed, relative to the store directory; what is valid is exchanged with it in
+    /// one step, where the file system can, and kept till the end. `dir` must stay open. Does nothing if it
+    /// is in its place.
     void place(int dir, const std::string &name, const StorePath &path);
     /// Everything is registered: removes what was replaced.
     void commit();
@@ -32,6 +33,7 @@ class OutputPlacement {
         std::string name;  ///< where it came from
         std::string final; ///< in the store directory
         std::string aside; ///< name of what was there before, empty: nothing
+        bool exchanged;    ///< what was there before lies where this came from
     };
 
     void clear(const StorePath &path, Move &move);

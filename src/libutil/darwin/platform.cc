@@ -1,7 +1,10 @@
 #include "libutil/platform.hh"
 
+#include <cstdio>
+
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "libutil/error.hh"
@@ -65,6 +68,37 @@ UniqueFd makeUnixSocket() {
 
 bool isMountRoot(int) {
     return false; // no bind mounts here: st_dev tells mounts apart
+}
+
+bool changeOwnerAt(int dir, const std::string &name, uid_t from, uid_t uid, gid_t gid, struct stat &st) {
+    UniqueFd fd(openat(dir, name.c_str(), O_RDONLY | O_SYMLINK | O_NONBLOCK | O_CLOEXEC));
+    if (!fd && errno == ENOENT) {
+        return false;
+    }
+    // A socket cannot be opened; it is no danger either, having no further names that matter.
+    bool byName = !fd && errno == EOPNOTSUPP;
+    if (byName ? fstatat(dir, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0
+               : !fd || fstat(fd.get(), &st) != 0) {
+        throwErrno("looking at '{}'", escapeForDisplay(name));
+    }
+    if (st.st_uid != from) {
+        return true;
+    }
+    if (byName ? fchownat(dir, name.c_str(), uid, gid, AT_SYMLINK_NOFOLLOW) != 0
+               : fchown(fd.get(), uid, gid) != 0) {
+        throwErrno("changing the owner of '{}'", escapeForDisplay(name));
+    }
+    return true;
+}
+
+bool exchangeEntries(int dirA, const std::string &nameA, int dirB, const std::string &nameB) {
+    if (renameatx_np(dirA, nameA.c_str(), dirB, nameB.c_str(), RENAME_SWAP) == 0) {
+        return true;
+    }
+    if (errno == EINVAL || errno == ENOSYS || errno == ENOTSUP) {
+        return false;
+    }
+    throwErrno("exchanging '{}' and '{}'", escapeForDisplay(nameA), escapeForDisplay(nameB));
 }
 
 } // namespace firn

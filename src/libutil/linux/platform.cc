@@ -1,5 +1,7 @@
 #include "libutil/platform.hh"
 
+#include <cstdio>
+
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -53,6 +55,30 @@ bool isMountRoot(int fd) {
         return false; // forbidden by an old container's filter
     }
     return st.stx_attributes & st.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT;
+}
+
+bool changeOwnerAt(int dir, const std::string &name, uid_t from, uid_t uid, gid_t gid, struct stat &st) {
+    UniqueFd fd(openat(dir, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    if (!fd && errno == ENOENT) {
+        return false;
+    }
+    if (!fd || fstat(fd.get(), &st) != 0) {
+        throwErrno("looking at '{}'", escapeForDisplay(name));
+    }
+    if (st.st_uid == from && fchownat(fd.get(), "", uid, gid, AT_EMPTY_PATH) != 0) {
+        throwErrno("changing the owner of '{}'", escapeForDisplay(name));
+    }
+    return true;
+}
+
+bool exchangeEntries(int dirA, const std::string &nameA, int dirB, const std::string &nameB) {
+    if (renameat2(dirA, nameA.c_str(), dirB, nameB.c_str(), RENAME_EXCHANGE) == 0) {
+        return true;
+    }
+    if (errno == EINVAL || errno == ENOSYS) {
+        return false;
+    }
+    throwErrno("exchanging '{}' and '{}'", escapeForDisplay(nameA), escapeForDisplay(nameB));
 }
 
 } // namespace firn
