@@ -166,7 +166,7 @@ def test_killing_the_client_ends_the_build(world, sandbox):
 
 @pytest.mark.firn_only("stock Nix reads such an output to its end")
 def test_killing_the_client_ends_the_reading_of_an_endless_output(world):
-    client = world.popen(["nix-build", "--no-out-link", world.nix('sh "holes" "truncate -s 1T $out; echo made >&2" {}')])
+    client = world.popen(["nix-build", "--no-out-link", world.nix('sh "holes" "truncate -s $((1 << 40)) $out; echo made >&2" {}')])
     for line in client.stderr:
         if b"made" in line:
             break
@@ -181,7 +181,7 @@ def test_killing_the_client_ends_the_reading_of_an_endless_output(world):
 @pytest.mark.firn_only("stock Nix reads such an output to its end")
 def test_reading_the_output_counts_towards_the_timeout(world):
     started = time.monotonic()
-    world.build('sh "holes" "truncate -s 1T $out" {}', "--timeout", "2").fails().says("timed out after 2 seconds")
+    world.build('sh "holes" "truncate -s $((1 << 40)) $out" {}', "--timeout", "2").fails().says("timed out after 2 seconds")
     assert time.monotonic() - started < 15
 
 

@@ -238,6 +238,7 @@ void Collector::deleteGroup(const StorePathSet &group) {
     ScopeExit release([&] { tempRoots_.release(); });
     auto sorted = store_.self.topologicallySorted(group);
     for (auto path = sorted.rbegin(); path != sorted.rend(); ++path) {
+        throwIfInterrupted();
         bool valid = store_.database.isValid(*path);
         if (!valid && lockedByOthers(path->baseName())) {
             continue; // being made at this moment
