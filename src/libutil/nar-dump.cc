@@ -8,6 +8,7 @@
 #include "libutil/directory-stack.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
+#include "libutil/interrupt.hh"
 #include "libutil/nar.hh"
 #include "libutil/platform.hh"
 
@@ -101,6 +102,7 @@ class NarDumper {
             block_ = std::make_unique_for_overwrite<char[]>(blockSize);
         }
         while (true) {
+            throwIfInterrupted();
             size_t wanted = std::min<uint64_t>(blockSize, left + 1);
             size_t count = readBlock(fd, wanted, name);
             if (count > left || (count == 0 && left > 0)) {

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "libutil/error.hh"
+#include "libutil/interrupt.hh"
 #include "libutil/nar.hh"
 
 namespace firn {
@@ -213,6 +214,7 @@ class NarParser {
             block_ = std::make_unique_for_overwrite<char[]>(blockSize);
         }
         while (size > 0) {
+            throwIfInterrupted();
             size_t count = std::min<uint64_t>(size, blockSize);
             reader_.readBytes(block_.get(), count);
             visitor_.fileContents({block_.get(), count});

@@ -178,6 +178,27 @@ def test_the_log_of_a_cancelled_build_can_be_read(world):
     assert world.run("nix-store", "-l", drv).ok().out == "so far\n"
 
 
+@pytest.mark.firn_only("stock Nix reads such an output to its end")
+def test_killing_the_client_ends_the_reading_of_an_endless_output(world):
+    client = world.popen(["nix-build", "--no-out-link", world.nix('sh "holes" "truncate -s $((1 << 40)) $out; echo made >&2" {}')])
+    for line in client.stderr:
+        if b"made" in line:
+            break
+    time.sleep(1)  # the builder is gone, its output is being hashed
+    assert client.poll() is None
+    client.send_signal(signal.SIGKILL)
+    client.wait()
+    assert world.wait_for_quiet(10) == []
+    assert not [name for name in os.listdir(world.store) if name.endswith("-holes")]
+
+
+@pytest.mark.firn_only("stock Nix reads such an output to its end")
+def test_reading_the_output_counts_towards_the_timeout(world):
+    started = time.monotonic()
+    world.build('sh "holes" "truncate -s $((1 << 40)) $out" {}', "--timeout", "2").fails().says("timed out after 2 seconds")
+    assert time.monotonic() - started < 15
+
+
 def test_interrupting_the_client_ends_the_build(world):
     client = world.popen(["nix-build", "--no-out-link", world.nix('sh "endless" "echo started >&2; sleep 3100" {}')])
     for line in client.stderr:

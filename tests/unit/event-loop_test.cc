@@ -1,4 +1,5 @@
 #include "libstore/build/event-loop.hh"
+#include "libutil/hang-up-watch.hh"
 
 #include <atomic>
 

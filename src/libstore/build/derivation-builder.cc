@@ -24,6 +24,7 @@
 #include "libstore/model/structured-attributes.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
+#include "libutil/interrupt.hh"
 
 namespace firn {
 
@@ -147,17 +148,20 @@ struct DerivationBuilder::Impl {
     void showStart();
 
     // ---- run
+    Clock::time_point started;
     Task<BuilderResult> run();
     bool readLog();
     void drainLog();
-    Clock::time_point nextDeadline(Clock::time_point start, Clock::time_point lastOutput) const;
-    void checkLimits(Clock::time_point start, Clock::time_point lastOutput);
+    Clock::time_point nextDeadline(Clock::time_point lastOutput) const;
+    void checkLimits(Clock::time_point lastOutput);
+    std::string timeoutMessage() const;
     [[noreturn]] void endEarly(Status status, const std::string &why);
 
     // ---- register
     void checkResult(const BuilderResult &ended);
     [[noreturn]] void fail(Status status, const std::string &reason);
     RegistrationRequest registration() const;
+    std::map<std::string, PathInfo> registerInTime();
     void registerAll();
 
     // ---- leave
@@ -400,7 +404,8 @@ Task<BuilderResult> DerivationBuilder::Impl::run() {
     DescriptorWatch watch(worker.loop);
     watch.add(terminal.master.get());
     watch.add(process->statusFd());
-    Clock::time_point start = Clock::now(), lastOutput = start;
+    started = Clock::now();
+    Clock::time_point lastOutput = started;
     for (;;) {
         if (readLog()) {
             lastOutput = Clock::now();
@@ -409,8 +414,8 @@ Task<BuilderResult> DerivationBuilder::Impl::run() {
             drainLog();
             co_return *ended;
         }
-        checkLimits(start, lastOutput);
-        Clock::time_point deadline = nextDeadline(start, lastOutput);
+        checkLimits(lastOutput);
+        Clock::time_point deadline = nextDeadline(lastOutput);
         co_await watch.wait(deadline);
     }
 }
@@ -440,12 +445,16 @@ void DerivationBuilder::Impl::drainLog() {
     log->finish();
 }
 
-Clock::time_point DerivationBuilder::Impl::nextDeadline(Clock::time_point start,
-                                                        Clock::time_point lastOutput) const {
-    return std::min(after(start, settings.timeout), after(lastOutput, settings.maxSilentTime));
+Clock::time_point DerivationBuilder::Impl::nextDeadline(Clock::time_point lastOutput) const {
+    return std::min(after(started, settings.timeout), after(lastOutput, settings.maxSilentTime));
 }
 
-void DerivationBuilder::Impl::checkLimits(Clock::time_point start, Clock::time_point lastOutput) {
+std::string DerivationBuilder::Impl::timeoutMessage() const {
+    return fmt::format("building of '{}' timed out after {} seconds", store.dir().print(plan.drvPath),
+                       settings.timeout);
+}
+
+void DerivationBuilder::Impl::checkLimits(Clock::time_point lastOutput) {
     std::string drv = store.dir().print(plan.drvPath);
     Clock::time_point now = Clock::now();
     if (settings.maxLogSize > 0 && log->size() > settings.maxLogSize) {
@@ -453,9 +462,8 @@ void DerivationBuilder::Impl::checkLimits(Clock::time_point start, Clock::time_p
                  fmt::format("building of '{}' killed after writing more than {} bytes of log output", drv,
                              settings.maxLogSize));
     }
-    if (now >= after(start, settings.timeout)) {
-        endEarly(Status::timedOut,
-                 fmt::format("building of '{}' timed out after {} seconds", drv, settings.timeout));
+    if (now >= after(started, settings.timeout)) {
+        endEarly(Status::timedOut, timeoutMessage());
     }
     if (now >= after(lastOutput, settings.maxSilentTime)) {
         endEarly(Status::timedOut, fmt::format("building of '{}' timed out after {} seconds of silence", drv,
@@ -535,13 +543,22 @@ RegistrationRequest DerivationBuilder::Impl::registration() const {
     return request;
 }
 
-void DerivationBuilder::Impl::registerAll() {
+/// Reading what the builder left may take as long as it likes to make it, by a file with large holes.
+std::map<std::string, PathInfo> DerivationBuilder::Impl::registerInTime() {
     RepairHook nothingToRepair = [](int, const std::string &, const std::vector<FilePatches> &) {
         return std::vector<FilePatches>();
     };
     RegistrationRequest request = registration();
-    std::map<std::string, PathInfo> infos =
-        registerOutputs(store, worker.context.logger, request, nothingToRepair);
+    try {
+        WorkDeadline deadline(after(started, settings.timeout));
+        return registerOutputs(store, worker.context.logger, request, nothingToRepair);
+    } catch (const DeadlinePassed &) {
+        throw BuildFailure(Status::timedOut, timeoutMessage());
+    }
+}
+
+void DerivationBuilder::Impl::registerAll() {
+    std::map<std::string, PathInfo> infos = registerInTime();
     for (const auto &[name, info] : infos) {
         leftovers->forget(info.path);
     }

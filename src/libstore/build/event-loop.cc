@@ -1,14 +1,10 @@
 #include "libstore/build/event-loop.hh"
 
-#include <csignal>
-#include <thread>
-
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <poll.h>
 
 #include "libutil/error.hh"
 #include "libutil/file-descriptor.hh"
@@ -203,57 +199,6 @@ Task<> DescriptorWatch::wait(Clock::time_point deadline) {
         co_await loop_.waitFor(state_->timer);
     }
     state_->ready = false;
-}
-
-// ---- hang-up
-
-#ifdef POLLRDHUP
-constexpr short hangUpEvents = POLLRDHUP; // the writing side is shut down
-#else
-constexpr short hangUpEvents = 0;
-#endif
-
-struct HangUpWatch::Impl {
-    Pipe end;
-    std::thread thread;
-
-    void watch(int fd, const std::function<void()> &onHangUp) {
-        for (;;) {
-            struct pollfd fds[2] = {{fd, hangUpEvents, 0}, {end.readEnd.get(), POLLIN, 0}};
-            int ready = poll(fds, 2, -1);
-            if (ready < 0 && errno == EINTR) {
-                continue;
-            }
-            if (ready < 0 || fds[1].revents != 0) {
-                return;
-            }
-            if (fds[0].revents & (hangUpEvents | POLLHUP | POLLERR)) {
-                onHangUp();
-            }
-            return;
-        }
-    }
-};
-
-HangUpWatch::HangUpWatch(int fd, std::function<void()> onHangUp) {
-    if (fd < 0) {
-        return;
-    }
-    impl_ = std::make_unique<Impl>();
-    impl_->end = makePipe();
-    // Signals are for the thread that knows what to do about them.
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    impl_->thread = std::thread([impl = impl_.get(), fd, onHangUp] { impl->watch(fd, onHangUp); });
-    pthread_sigmask(SIG_SETMASK, &old, nullptr);
-}
-
-HangUpWatch::~HangUpWatch() {
-    if (impl_) {
-        impl_->end.writeEnd.reset();
-        impl_->thread.join();
-    }
 }
 
 } // namespace firn

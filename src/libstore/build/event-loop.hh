@@ -126,19 +126,4 @@ class DescriptorWatch {
     std::shared_ptr<State> state_;
 };
 
-/// Tells when the other side of a socket or pipe has gone, without reading from it. A thread of its own, as
-/// poll() is the one way to learn this without asking for data.
-class HangUpWatch {
-  public:
-    /// `onHangUp` is called at most once, on another thread, and not after the destructor. fd −1: never.
-    HangUpWatch(int fd, std::function<void()> onHangUp);
-    ~HangUpWatch();
-    HangUpWatch(const HangUpWatch &) = delete;
-    HangUpWatch &operator=(const HangUpWatch &) = delete;
-
-  private:
-    struct Impl;
-    std::unique_ptr<Impl> impl_;
-};
-
 } // namespace firn

@@ -12,6 +12,7 @@
 #include "libstore/build/clone-file.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
+#include "libutil/interrupt.hh"
 
 namespace firn {
 
@@ -148,6 +149,7 @@ class WindowRewriter {
 
     void rewrite(int from, ReplacementFile &to) {
         for (bool ended = false; !ended;) {
+            throwIfInterrupted();
             size_t count = readSome(from, buffer_.get() + held_, blockSize);
             ended = count == 0;
             size_t size = held_ + count;
@@ -202,6 +204,7 @@ void copyPatched(int from, const std::vector<Patch> &patches, ReplacementFile &t
     uint64_t offset = 0;
     size_t first = 0;
     while (size_t count = readSome(from, buffer.get(), blockSize)) {
+        throwIfInterrupted();
         first = overlayPatches(patches, first, buffer.get(), count, offset);
         to.write({buffer.get(), count});
         offset += count;

@@ -7,6 +7,7 @@
 #include "libstore/build/pipelined-sink.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
+#include "libutil/interrupt.hh"
 #include "libutil/platform.hh"
 
 namespace firn {
@@ -69,6 +70,7 @@ void OutputNarWriter::passContents(int fd, uint32_t node) {
         adviseSequential(fd, left);
     }
     for (bool ended = false; !ended;) {
+        throwIfInterrupted();
         size_t wanted = std::min<uint64_t>(blockSize, left + 1);
         size_t count = readBlock(fd, node, wanted);
         if (count > left || (count == 0 && left > 0)) {

@@ -7,6 +7,7 @@
 
 #include "libstore/build/derivation-goal.hh"
 #include "libutil/error.hh"
+#include "libutil/hang-up-watch.hh"
 
 namespace firn {
 

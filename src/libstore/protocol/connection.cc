@@ -1,6 +1,7 @@
 #include "libstore/protocol/connection.hh"
 
 #include "libstore/protocol/operations.hh"
+#include "libutil/interrupt.hh"
 
 namespace firn {
 
@@ -65,7 +66,7 @@ void Connection::drainPayload() {
 }
 
 void Connection::fail(const Error &error) {
-    if (logger.clientGone() || step_ == Step::replying) {
+    if (isInterrupted() || logger.clientGone() || step_ == Step::replying) {
         throw;
     }
     bool broken = step_ == Step::reading || (payload_ && payload_->broken());

@@ -5,6 +5,8 @@
 
 #include "libstore/protocol/connection.hh"
 #include "libstore/protocol/session.hh"
+#include "libutil/hang-up-watch.hh"
+#include "libutil/interrupt.hh"
 
 namespace firn {
 
@@ -18,6 +20,24 @@ class SocketSink : public FlushingSink {
 
   private:
     FdSink sink_;
+};
+
+/// Ends the work of an operation whose client has gone. The descriptor that is written to is watched, and
+/// only for nobody reading any more: a client that will send nothing more still gets its answers.
+class InterruptWhenGone {
+  public:
+    explicit InterruptWhenGone(int outFd) {
+        watch_.emplace(outFd, requestInterrupt, HangUpWatch::Sign::gone);
+    }
+    ~InterruptWhenGone() {
+        watch_.reset(); // first, so that it cannot set it again
+        clearInterrupt();
+    }
+    InterruptWhenGone(const InterruptWhenGone &) = delete;
+    InterruptWhenGone &operator=(const InterruptWhenGone &) = delete;
+
+  private:
+    std::optional<HangUpWatch> watch_;
 };
 
 bool isHangUp(const Error &error) {
@@ -82,6 +102,7 @@ void serveConnection(int inFd, int outFd, const Peer &peer, const Locations &loc
     FdSource source(inFd);
     SocketSink sink(outFd);
     BuildService builder;
+    InterruptWhenGone watch(outFd);
     try {
         serveSession(source, sink, inFd, peer, locations, settings, builder);
     } catch (const Error &error) {

@@ -19,6 +19,8 @@ namespace firn {
 namespace {
 
 constexpr size_t lineLimit = 8192;
+/// More than that wait in the backlog until one leaves: everybody may connect, descriptors are few.
+constexpr size_t clientLimit = 512;
 
 UniqueFd listenAt(const std::filesystem::path &path) {
     makeDirectories(path.parent_path());
@@ -93,7 +95,8 @@ CollectionServer::~CollectionServer() {
 
 void CollectionServer::serve() {
     while (true) {
-        std::vector<struct pollfd> fds{{stop_.readEnd.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}};
+        std::vector<struct pollfd> fds{{stop_.readEnd.get(), POLLIN, 0},
+                                       {clients_.size() < clientLimit ? listener_.get() : -1, POLLIN, 0}};
         for (auto &client : clients_) {
             fds.push_back({client.fd.get(), POLLIN, 0});
         }

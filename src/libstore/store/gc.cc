@@ -8,6 +8,7 @@
 #include "libstore/store/roots.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
+#include "libutil/interrupt.hh"
 
 // Garbage collection. With gc.lock held exclusively nobody can write a temporary root unnoticed: they
 // announce them at our socket instead (gc-server.hh). Roots and their closures are determined once; then the
@@ -237,6 +238,7 @@ void Collector::deleteGroup(const StorePathSet &group) {
     ScopeExit release([&] { tempRoots_.release(); });
     auto sorted = store_.self.topologicallySorted(group);
     for (auto path = sorted.rbegin(); path != sorted.rend(); ++path) {
+        throwIfInterrupted();
         bool valid = store_.database.isValid(*path);
         if (!valid && lockedByOthers(path->baseName())) {
             continue; // being made at this moment
@@ -293,6 +295,7 @@ void Collector::collectStray(const std::string &name) {
 
 void Collector::deleteSpecific() {
     for (auto &path : options_.pathsToDelete) {
+        throwIfInterrupted();
         collect(path);
         if (!dead_.contains(path)) {
             throw Error(ErrorKind::refused,
@@ -309,6 +312,7 @@ void Collector::collectAll() {
     }
     store_.log(Verbosity::info, deletes() ? "deleting garbage..." : "determining live/dead paths...");
     for (auto &name : listDirectory(store_.storeFd.get())) {
+        throwIfInterrupted();
         if (auto path = store_.locations.storeDir.tryParse(store_.locations.storeDir.str() + "/" + name)) {
             collect(*path);
         } else {

@@ -8,6 +8,7 @@
 #include "libstore/store/impl.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
+#include "libutil/interrupt.hh"
 #include "libutil/nar.hh"
 
 // Files with equal contents and executable bit, and symlinks with equal targets, become hard links to one
@@ -60,6 +61,7 @@ class Optimiser {
     };
 
     void visit(int dir, const std::string &name, bool protectedDir) {
+        throwIfInterrupted();
         struct stat st;
         if (!statAt(dir, name, st)) {
             return; // collected meanwhile

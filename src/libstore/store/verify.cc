@@ -6,6 +6,7 @@
 #include "libstore/store/impl.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
+#include "libutil/interrupt.hh"
 #include "libutil/nar.hh"
 
 // Whether the database and the disk agree: every valid path has files, and, if asked, the files have the hash
@@ -30,6 +31,7 @@ class Verifier {
         }
         store_.log(Verbosity::info, "checking path existence...");
         for (auto &text : store_.database.allPathTexts()) {
+            throwIfInterrupted();
             checkExistence(text);
         }
         if (checkContents) {
@@ -120,12 +122,16 @@ class Verifier {
     void checkHashes() {
         store_.log(Verbosity::info, "checking store hashes...");
         for (auto &path : present_) {
+            throwIfInterrupted();
             try {
                 store_.addTempRoot(path);
                 if (auto info = store_.database.find(path)) {
                     checkHash(*info);
                 }
             } catch (const Error &problem) {
+                if (problem.kind() == ErrorKind::interrupted) {
+                    throw;
+                }
                 // One unreadable path must not hide the state of the others.
                 error(problem.message());
             }
