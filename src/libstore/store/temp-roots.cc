@@ -129,12 +129,12 @@ void TempRoots::append(const std::string &path) {
     writeFull(file_.get(), std::string_view(path.c_str(), path.size() + 1));
 }
 
-bool TempRoots::tryAppend(const std::string &path) {
+/// Whether no collection is running.
+bool TempRoots::noCollectorRuns() {
     if (!lockFile(gcLock_.get(), LockMode::shared, false)) {
         return false;
     }
     socket_.reset();
-    append(path);
     lockFile(gcLock_.get(), LockMode::none, false);
     return true;
 }
@@ -147,8 +147,6 @@ bool TempRoots::tellCollector(const std::string &path) {
         socket_.reset();
         return false;
     }
-    // For the next collection.
-    append(path);
     return true;
 }
 
@@ -166,7 +164,10 @@ void TempRoots::add(const std::string &path) {
             add(root);
         }
     }
-    while (!tryAppend(path) && !tellCollector(path)) {
+    // Into the file first: a collection that starts from here on reads it there. One that was running before
+    // is told; were it told first, the next one could start between its answer and our line in the file.
+    append(path);
+    while (!noCollectorRuns() && !tellCollector(path)) {
         pauseShortly();
     }
     announced_.insert(path);

@@ -33,7 +33,7 @@ class TempRoots {
   private:
     void openFile();
     bool fileIsGone() const;
-    bool tryAppend(const std::string &path);
+    bool noCollectorRuns();
     bool tellCollector(const std::string &path);
     void append(const std::string &path);
 
