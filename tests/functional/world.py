@@ -352,6 +352,8 @@ class World:
             self.stop()
         except AssertionError as error:
             problems.append(str(error))
+        # What was about to end when its listener did (a sweep of leftovers, a connection) may take that moment.
+        machine.wait_until(lambda: not self.live_children(), 2)
         for process in self.live_children():
             try:
                 os.kill(process.pid, signal.SIGKILL)
