@@ -245,4 +245,23 @@ void parseNar(Source &source, NarVisitor &visitor, const NarLimits &limits) {
     NarParser(source, visitor, limits).parse();
 }
 
+namespace {
+
+class DiscardingVisitor : public NarVisitor {
+  public:
+    void beginDirectory(const std::string &) override {}
+    void endDirectory() override {}
+    void beginFile(const std::string &, bool, uint64_t) override {}
+    void fileContents(std::string_view) override {}
+    void endFile() override {}
+    void symlink(const std::string &, const std::string &) override {}
+};
+
+} // namespace
+
+void discardNar(Source &source) {
+    DiscardingVisitor visitor;
+    parseNar(source, visitor);
+}
+
 } // namespace firn

@@ -42,6 +42,9 @@ class NarVisitor {
 /// never writes another.) Contents come in blocks of up to 256 KiB.
 void parseNar(Source &source, NarVisitor &visitor, const NarLimits &limits = {});
 
+/// Reads exactly one archive, checks its format and keeps nothing. Throws like parseNar().
+void discardNar(Source &source);
+
 /// Writes the archive of entry `name` in directory `dir` (AT_FDCWD and a path for a path from outside a
 /// build's reach). One pass; no symlink followed; any other file type is ErrorKind::badInput. A file that
 /// changes size under it is an error.

@@ -24,16 +24,6 @@ namespace {
 /// so what is larger must be complete before its NAR hash can begin.
 constexpr size_t smallContent = 1024 * 1024;
 
-class DiscardingVisitor : public NarVisitor {
-  public:
-    void beginDirectory(const std::string &) override {}
-    void endDirectory() override {}
-    void beginFile(const std::string &, bool, uint64_t) override {}
-    void fileContents(std::string_view) override {}
-    void endFile() override {}
-    void symlink(const std::string &, const std::string &) override {}
-};
-
 HashAndSize hashNarOfString(std::string_view content) {
     HashSink hash(HashAlgorithm::sha256);
     dumpNarOfString(content, hash);
@@ -62,11 +52,6 @@ std::string readUpTo(Source &source, size_t limit) {
 }
 
 } // namespace
-
-void discardNar(Source &nar) {
-    DiscardingVisitor visitor;
-    parseNar(nar, visitor);
-}
 
 void IncomingPath::receiveNar(Source &nar, HashAlgorithm algorithm) {
     HashSink narHash(HashAlgorithm::sha256);

@@ -43,7 +43,4 @@ class IncomingPath {
     HashAndSize nar_{Hash(HashAlgorithm::sha256), 0};
 };
 
-/// Reads exactly one NAR and drops it.
-void discardNar(Source &nar);
-
 } // namespace firn
