@@ -245,7 +245,7 @@ def test_a_descriptor_into_an_unsandboxed_output_does_not_reach_the_registered_f
     expression = 'sh "shared" "mkdir $out; echo good > $out/f; chmod 0777 $out/f; while [ ! -e @/go ]; do sleep 0.05; done" {}'
     go = world.root / "go"
     process = world.popen(["nix-build", "--no-out-link", world.nix(expression.replace("@", str(world.root)))])
-    machine.wait_until(lambda: list(world.store.glob("*-shared/f")), 20)
+    machine.wait_until(lambda: list(world.store.glob("*-shared/f")))
     with open(next(iter(world.store.glob("*-shared/f"))), "r+") as kept:
         go.touch()
         out, err = world.finish(process)
