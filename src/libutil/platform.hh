@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include <sys/stat.h>
@@ -26,6 +27,9 @@ UniqueFd makeUnixSocket();
 /// Whether an open directory is the root of a mount (also of a bind mount on the same file system). False
 /// where the kernel cannot say.
 bool isMountRoot(int fd);
+
+/// The parent of a process; nullopt if there is no such process, or it has no parent that we can see.
+std::optional<pid_t> parentProcess(pid_t pid);
 
 /// Looks at entry `name` (no symlink followed) and gives it to `uid` and `gid` if it belongs to `from`: the
 /// very object that was looked at. `st` is how it was before. False if there is no such entry. Throws

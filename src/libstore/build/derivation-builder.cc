@@ -106,6 +106,7 @@ struct DerivationBuilder::Impl {
     LocalStore &store;
     const Settings &settings;
     const BuildPlan &plan;
+    const SlotLease &slot;
     BuildResult &result;
 
     bool sandboxed = true;
@@ -122,11 +123,13 @@ struct DerivationBuilder::Impl {
     std::optional<BuilderProcess> process;
     bool sawOutput = false;
 
-    Impl(BuildWorker &buildWorker, const BuildPlan &buildPlan, BuildResult &buildResult)
+    Impl(BuildWorker &buildWorker, const BuildPlan &buildPlan, const SlotLease &buildSlot,
+         BuildResult &buildResult)
         : worker(buildWorker),
           store(buildWorker.store),
           settings(buildWorker.context.settings),
           plan(buildPlan),
+          slot(buildSlot),
           result(buildResult) {}
 
     // ---- prepare
@@ -304,6 +307,7 @@ void DerivationBuilder::Impl::enter() {
     SandboxSpec spec = describeSandbox();
     result.startTime = time(nullptr);
     process.emplace(spawnSandbox(spec));
+    slot.setBuilder(process->pid());
 }
 
 void DerivationBuilder::Impl::showStart() {
@@ -672,8 +676,9 @@ void DerivationBuilder::Impl::keepDirectory() {
 
 // ---- all of it
 
-DerivationBuilder::DerivationBuilder(BuildWorker &worker, const BuildPlan &plan, BuildResult &result)
-    : impl_(std::make_unique<Impl>(worker, plan, result)) {}
+DerivationBuilder::DerivationBuilder(BuildWorker &worker, const BuildPlan &plan, const SlotLease &slot,
+                                     BuildResult &result)
+    : impl_(std::make_unique<Impl>(worker, plan, slot, result)) {}
 
 DerivationBuilder::~DerivationBuilder() = default;
 

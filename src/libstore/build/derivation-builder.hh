@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "libstore/build/build-plan.hh"
+#include "libstore/build/build-slots.hh"
 #include "libstore/build/event-loop.hh"
 
 namespace firn {
@@ -14,7 +15,7 @@ class BuildWorker;
 class DerivationBuilder {
   public:
     /// All must outlive the builder. Times and processor time are written to `result` as they become known.
-    DerivationBuilder(BuildWorker &worker, const BuildPlan &plan, BuildResult &result);
+    DerivationBuilder(BuildWorker &worker, const BuildPlan &plan, const SlotLease &slot, BuildResult &result);
     ~DerivationBuilder();
 
     /// On return all outputs are valid. Throws BuildFailure with what the client is to be told, or what else

@@ -328,11 +328,11 @@ Task<> DerivationGoal::buildLocally() {
     // With the locks held nobody else makes or needs these lock files' names.
     turn.locks.setDeletion(true);
     if (!tryFinishWithoutBuild()) {
-        co_await buildWithLocks();
+        co_await buildWithLocks(turn.permit.slot);
     }
 }
 
-Task<> DerivationGoal::buildWithLocks() {
+Task<> DerivationGoal::buildWithLocks(const SlotLease &slot) {
     worker_.counts.running++;
     worker_.showProgress();
     ScopeExit uncount([this] {
@@ -340,7 +340,7 @@ Task<> DerivationGoal::buildWithLocks() {
         worker_.counts.failed += result_.success() ? 0 : 1;
         worker_.showProgress();
     });
-    DerivationBuilder builder(worker_, *plan_, result_);
+    DerivationBuilder builder(worker_, *plan_, slot, result_);
     co_await builder.run();
     worker_.counts.done++;
     result_.status = Status::built;

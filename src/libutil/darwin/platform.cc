@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include <fcntl.h>
+#include <libproc.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -55,6 +56,15 @@ void adviseSequential(int fd, uint64_t size) {
 bool allocateFile(int fd, uint64_t size) {
     fstore_t wanted = {F_ALLOCATEALL, F_PEOFPOSMODE, 0, static_cast<off_t>(size), 0};
     return fcntl(fd, F_PREALLOCATE, &wanted) == 0 && ftruncate(fd, static_cast<off_t>(size)) == 0;
+}
+
+std::optional<pid_t> parentProcess(pid_t pid) {
+    proc_bsdinfo info;
+    if (proc_pidinfo(pid, PROC_PIDTBSDINFO, 0, &info, sizeof info) != static_cast<int>(sizeof info) ||
+        info.pbi_ppid == 0) {
+        return std::nullopt;
+    }
+    return static_cast<pid_t>(info.pbi_ppid);
 }
 
 UniqueFd makeUnixSocket() {
