@@ -121,6 +121,8 @@ class World:
         self.daemon = None
         self.daemon_env = {}
         self.daemon_args = []
+        self.daemon_prefix = []
+        self.helpers = []  # processes that are the test's own
         self.popens = []
         self.count = 0
         user = pwd.getpwuid(os.geteuid()).pw_name
@@ -183,7 +185,7 @@ class World:
         del environment["NIX_REMOTE"]
         self.log_file = self.root / "daemon.log"
         with open(self.log_file, "ab") as log:
-            self.daemon = subprocess.Popen(self.daemon_command() + self.daemon_args, env=environment,
+            self.daemon = subprocess.Popen(self.daemon_prefix + self.daemon_command() + self.daemon_args, env=environment,
                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
         machine.wait_until(lambda: machine.is_listened_on(self.socket) or self.daemon.poll() is not None)
         if self.daemon.poll() is not None:
@@ -329,7 +331,7 @@ class World:
                 if name != ".links" and not name.endswith(".lock") and name not in valid and name not in self.allow_names]
 
     def live_children(self):
-        return machine.descendants(without=[self.daemon.pid] if self.daemon else [])
+        return machine.descendants(without=self.helpers + ([self.daemon.pid] if self.daemon else []))
 
     def wait_for_quiet(self, seconds=machine.PATIENCE):
         """Until the daemon is alone; what still runs then."""

@@ -165,11 +165,63 @@ TEST_F(BuildDirectoryTest, isElsewhereWhenSomebodyTookTheName) {
     EXPECT_TRUE(fs::is_empty(base / "target"));
 }
 
+TEST_F(BuildDirectoryTest, isSweptElsewhereToo) {
+    writeFile(own, "in the way");
+    fs::path left = base / (own.filename().string() + "-0123456789abcdfg");
+    fs::path others = base / (own.filename().string() + "-somebody");
+    for (const fs::path &parent : {left, others}) {
+        fs::create_directories(parent / "1-1" / "files");
+    }
+    BuildDirectories::sweepLeftovers(base);
+    EXPECT_FALSE(fs::exists(left));
+    EXPECT_TRUE(fs::exists(others / "1-1" / "files"));
+    EXPECT_TRUE(fs::exists(own));
+}
+
+TEST_F(BuildDirectoryTest, staysOpenToBuildersOnceItIs) {
+    gid_t group = geteuid() == 0 ? 12345 : getegid();
+    BuildDirectories directories(base);
+    EXPECT_EQ(modeOf(own), 0700u);
+    directories.openTo(group);
+    EXPECT_EQ(modeOf(own), 0710u);
+    BuildDirectories others(base);
+    EXPECT_EQ(modeOf(own), 0710u);
+    struct stat st;
+    ASSERT_EQ(lstat(own.c_str(), &st), 0);
+    EXPECT_EQ(st.st_gid, group);
+}
+
+TEST_F(BuildDirectoryTest, isClosedToOthersWhateverItWas) {
+    fs::create_directory(own);
+    chmod(own.c_str(), 0777);
+    BuildDirectories directories(base);
+    EXPECT_EQ(modeOf(own), 0700u);
+}
+
+TEST_F(BuildDirectoryTest, ofAnOverlayKeepsTheUpperDirectoryAlone) {
+    BuildDirectories directories(base);
+    BuildDirectory directory = directories.make();
+    directory.makeOverlay();
+    writeFile(directory.path() / "upper" / "file", "x");
+    // As the kernel leaves it.
+    fs::create_directory(directory.path() / "work" / "work");
+    chmod((directory.path() / "work" / "work").c_str(), 0);
+    fs::path kept = directory.keep("x", geteuid(), geteuid(), getegid());
+    EXPECT_TRUE(fs::exists(kept / "file"));
+    EXPECT_TRUE(fs::is_empty(own));
+}
+
+TEST_F(BuildDirectoryTest, leavesRoomForASocketsName) {
+    BuildDirectories directories(base);
+    BuildDirectory directory = directories.make();
+    EXPECT_LE(directory.path().string().size() - base.string().size(), 40u);
+}
+
 TEST_F(BuildDirectoryTest, isRefusedWhereOthersCouldReplaceIt) {
     chmod(base.c_str(), 0777);
-    EXPECT_THROW(BuildDirectories(base), Error);
+    EXPECT_THROW(BuildDirectories{base}, Error);
     chmod(base.c_str(), 01777);
-    EXPECT_NO_THROW(BuildDirectories(base));
+    EXPECT_NO_THROW(BuildDirectories{base});
 }
 
 TEST_F(BuildDirectoryTest, isChosenBySettingThenTmpdirThenState) {
