@@ -120,48 +120,6 @@ int executeProbe(const std::string &path) {
     }
 }
 
-/// An overlay, or a classic executable mount, is only made by sandbox-init: the probe is the builder in it.
-int probeInMountNamespace(BuildDirectory &directory, BuildDirKind kind, const std::string &initProgram) {
-    if (kind == BuildDirKind::overlay) {
-        directory.makeOverlay();
-    }
-    if (int error = copyProgram(initProgram, directory.contentsFd(), probeName)) {
-        return error;
-    }
-    UniqueFd null(open("/dev/null", O_WRONLY | O_CLOEXEC));
-    SandboxSpec spec;
-    spec.initProgram = initProgram;
-    spec.sandboxed = false;
-    spec.buildDir = directory.fd();
-    spec.buildDirKind = kind;
-    spec.buildDirInside = spec.workingDirectory = directory.path().string();
-    spec.builder = (directory.path() / probeName).string();
-    spec.args = {"firn-sandbox-init", "--nothing"};
-    spec.outputFd = null.get();
-    BuilderResult result = spawnSandbox(spec).wait();
-    return result.succeeded() ? 0 : result.error != 0 ? result.error : EPERM;
-}
-
-int probeMount(int directory, const std::string &initProgram) {
-    ExecBindMount mount = makeExecBindMount(directory);
-    UniqueFd fd(mount.fd);
-    return fd ? probeExecution(fd.get(), initProgram) : mount.error;
-}
-
-int probeMechanism(BuildDirectories &directories, ExecMechanism mechanism, const std::string &initProgram) {
-    BuildDirectory directory = directories.make();
-    switch (mechanism) {
-    case ExecMechanism::bindMount:
-        return probeMount(directory.fd(), initProgram);
-    case ExecMechanism::classicBindMount:
-        return probeInMountNamespace(directory, BuildDirKind::classicExecutable, initProgram);
-    case ExecMechanism::overlay:
-        return probeInMountNamespace(directory, BuildDirKind::overlay, initProgram);
-    default:
-        return probeExecution(directory.fd(), initProgram);
-    }
-}
-
 /// A lack of space and the like says nothing about execution. The build meets it soon enough.
 bool isUndecided(int error) {
     switch (error) {
@@ -180,27 +138,87 @@ bool isUndecided(int error) {
     }
 }
 
+struct ProbeOutcome {
+    int error = 0; ///< 0: the program ran
+    std::string reason;
+    bool undecided = false; ///< it did not come to that
+};
+
+ProbeOutcome outcomeOf(int error) {
+    return {error, error ? strerror(error) : "", isUndecided(error)};
+}
+
+/// An overlay, or a classic executable mount, is only made by sandbox-init: the probe is the builder in it.
+ProbeOutcome probeInMountNamespace(BuildDirectory &directory, BuildDirKind kind,
+                                   const std::string &initProgram) {
+    if (kind == BuildDirKind::overlay) {
+        directory.makeOverlay();
+    }
+    if (int error = copyProgram(initProgram, directory.contentsFd(), probeName)) {
+        return outcomeOf(error);
+    }
+    UniqueFd null(open("/dev/null", O_WRONLY | O_CLOEXEC));
+    SandboxSpec spec;
+    spec.initProgram = initProgram;
+    spec.sandboxed = false;
+    spec.buildDir = directory.fd();
+    spec.buildDirKind = kind;
+    spec.buildDirInside = spec.workingDirectory = directory.path().string();
+    spec.builder = (directory.path() / probeName).string();
+    spec.args = {"firn-sandbox-init", "--nothing"};
+    spec.outputFd = null.get();
+    BuilderResult result = spawnSandbox(spec).wait();
+    if (result.succeeded()) {
+        return {};
+    }
+    return {result.error != 0 ? result.error : EPERM, "a trial " + result.describe(), false};
+}
+
+ProbeOutcome probeMount(int directory, const std::string &initProgram) {
+    ExecBindMount mount = makeExecBindMount(directory);
+    UniqueFd fd(mount.fd);
+    if (!fd) {
+        return {mount.error, fmt::format("{}: {}", mount.step, strerror(mount.error)), false};
+    }
+    return outcomeOf(probeExecution(fd.get(), initProgram));
+}
+
+ProbeOutcome probeMechanism(BuildDirectories &directories, ExecMechanism mechanism,
+                            const std::string &initProgram) {
+    BuildDirectory directory = directories.make();
+    switch (mechanism) {
+    case ExecMechanism::bindMount:
+        return probeMount(directory.fd(), initProgram);
+    case ExecMechanism::classicBindMount:
+        return probeInMountNamespace(directory, BuildDirKind::classicExecutable, initProgram);
+    case ExecMechanism::overlay:
+        return probeInMountNamespace(directory, BuildDirKind::overlay, initProgram);
+    default:
+        return outcomeOf(probeExecution(directory.fd(), initProgram));
+    }
+}
+
 /// What the probes said, for as long as this process lives and for those that it forks.
 class ProbeResults {
   public:
-    int get(BuildDirectories &directories, ExecMechanism mechanism, const std::string &initProgram) {
+    /// An undecided probe counts as the mount's options say, and is not remembered.
+    ProbeOutcome get(BuildDirectories &directories, ExecMechanism mechanism, const std::string &initProgram) {
         std::lock_guard<std::mutex> guard(mutex_);
         std::pair<FileSystemView, ExecMechanism> key(viewOf(directories.fd()), mechanism);
         auto found = results_.find(key);
         if (found != results_.end()) {
             return found->second;
         }
-        int error = probeMechanism(directories, mechanism, initProgram);
-        if (isUndecided(error)) {
-            return mechanism == ExecMechanism::direct && key.first.noexec ? EACCES : 0;
+        ProbeOutcome outcome = probeMechanism(directories, mechanism, initProgram);
+        if (outcome.undecided) {
+            return outcomeOf(mechanism == ExecMechanism::direct && key.first.noexec ? EACCES : 0);
         }
-        results_.emplace(key, error);
-        return error;
+        return results_.emplace(key, outcome).first->second;
     }
 
   private:
     std::mutex mutex_;
-    std::map<std::pair<FileSystemView, ExecMechanism>, int> results_;
+    std::map<std::pair<FileSystemView, ExecMechanism>, ProbeOutcome> results_;
 };
 
 ProbeResults &probeResults() {
@@ -282,7 +300,7 @@ bool isStateDirectoryExecutable(const BuildDirectories &directories, const Locat
     try {
         BuildDirectories others(BuildDirectories::defaultBase(locations), BuildDirectories::Sweep::no);
         return others.base() != directories.base() &&
-               probeResults().get(others, ExecMechanism::direct, initProgram) == 0;
+               probeResults().get(others, ExecMechanism::direct, initProgram).error == 0;
     } catch (const Error &) {
         return false; // it is no place for builds either; the message is about the first
     }
@@ -341,7 +359,7 @@ ExecChoice chooseExecMechanism(BuildDirectories &directories, const std::string 
                       .mount = {},
                       .probeError = 0,
                       .warning = ""};
-    choice.probeError = probeResults().get(directories, ExecMechanism::direct, initProgram);
+    choice.probeError = probeResults().get(directories, ExecMechanism::direct, initProgram).error;
     if (choice.probeError == 0) {
         return choice;
     }
@@ -359,12 +377,12 @@ ExecChoice chooseExecMechanism(BuildDirectories &directories, const std::string 
     }
     std::string tried = strerror(choice.probeError);
     for (ExecMechanism mechanism : mechanismsForUs()) {
-        int error = probeResults().get(directories, mechanism, initProgram);
-        if (error == 0) {
+        ProbeOutcome outcome = probeResults().get(directories, mechanism, initProgram);
+        if (outcome.error == 0) {
             choice.mechanism = mechanism;
             return choice;
         }
-        tried = fmt::format("{} does not help here ({})", describeMechanism(mechanism), strerror(error));
+        tried = fmt::format("{} does not help here ({})", describeMechanism(mechanism), outcome.reason);
     }
     if (isStateDirectoryExecutable(directories, locations, initProgram)) {
         choice.mechanism = ExecMechanism::stateDirectory;
