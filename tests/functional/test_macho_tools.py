@@ -509,6 +509,16 @@ def test_a_store_is_refused_by_every_way(tree, command):
     assert snapshot(store) == before
 
 
+def test_a_store_inside_a_tree_is_passed_over_and_what_is_beside_it_is_rewritten(tree):
+    inside = write(tree / "nix/store/prog", macho.thin(holding(OLD)))
+    beside = write(tree / "nix/other/prog", macho.thin(holding(OLD)))
+    write(tree / "nix/var/nix/db/db.sqlite", b"")
+    before = facts(inside)
+    assert f"{tree}/nix/store: it is a store" in rewrite(tree, status=2).err
+    assert facts(inside) == before and beside.read_bytes() == macho.thin(holding(NEW))
+    rewrite(tree / "nix/other")
+
+
 @pytest.mark.user_only
 def test_what_may_not_be_written_is_an_error_that_names_it(tree):
     path = write(tree / "sub/prog", macho.thin(holding(OLD)))

@@ -87,7 +87,7 @@ TEST(MachoTools, SizesAreShownInTheFittingUnit) {
 }
 
 TEST(MachoTools, ProgressFitsTheTerminalAndNeverPassesItsEnd) {
-    EXPECT_EQ(progressLine(50, 100, 46), "[#######       ]  50 %  50 bytes of 100 bytes");
+    EXPECT_EQ(progressLine(50, 100, 46), "[#######        ]  50 %  50 bytes of 100 bytes");
     EXPECT_EQ(progressLine(50, 100, 40), "  50 %  50 bytes of 100 bytes");
     EXPECT_EQ(progressLine(300, 100, 200), "[" + std::string(50, '#') + "] 100 %  100 bytes of 100 bytes");
     EXPECT_EQ(progressLine(0, 0, 200), "[" + std::string(50, '#') + "] 100 %  0 bytes of 0 bytes");
