@@ -74,7 +74,7 @@ class Printer {
     int finish();
 
   private:
-    static constexpr uint64_t maxPending = 1024;
+    static constexpr uint64_t maxPending = 256;
 
     void print(const Outcome &outcome);
     void printSummary(int status);
