@@ -95,7 +95,8 @@ class Slice:
         self.architecture = ARCHITECTURES.get(cpu, f"cpu 0x{cpu:x}")
         if self.architecture == "arm64" and subtype & 0xFFFFFF == 2:
             self.architecture = "arm64e"
-        self.signature = self.info_plist = self.uuid = None
+        self.signature = self.uuid = None
+        self.sections = []  # (segment, name, offset, size), of those that lie in the file
         commands = view.part(header, size)
         at = 0
         for _ in range(count):
@@ -108,18 +109,22 @@ class Slice:
             elif command == LC_UUID:
                 self.uuid = (header + at + 8, 16)
             elif command in (LC_SEGMENT, LC_SEGMENT_64):
-                self.look_for_info_plist(body, order, command == LC_SEGMENT_64)
+                self.collect_sections(body, order, command == LC_SEGMENT_64)
             at += length
 
-    def look_for_info_plist(self, body, order, wide):
+    def collect_sections(self, body, order, wide):
         segment, section = (72, 80) if wide else (56, 68)
         (count,) = body.unpack(order + "I", segment - 8)
         for i in range(count):
             at = segment + i * section
-            name, owner = (bytes(body.bytes(at + part, 16)).rstrip(b"\0") for part in (0, 16))
-            if (owner, name) == (b"__TEXT", b"__info_plist"):
-                size, offset = body.unpack(order + ("QI" if wide else "II"), at + 40 if wide else at + 36)
-                self.info_plist = (offset, size)
+            name, owner = (bytes(body.bytes(at + part, 16)).rstrip(b"\0").decode(errors="replace") for part in (0, 16))
+            size, offset = body.unpack(order + ("QI" if wide else "II"), at + 40 if wide else at + 36)
+            if offset:
+                self.sections.append((owner, name, offset, size))
+
+    @property
+    def info_plist(self):
+        return next(((offset, size) for *names, offset, size in self.sections if names == ["__TEXT", "__info_plist"]), None)
 
 
 # --- the signature
@@ -338,6 +343,16 @@ def uuids(data):
         if header and header.uuid:
             found.append((offset + header.uuid[0], header.uuid[1]))
     return found
+
+
+def in_a_section(data, offset, size):
+    """Whether bytes of the file belong to a section of a segment, rather than to headers, padding or the linker's tables."""
+    for base, length in slices_of(data) or []:
+        header = open_slice(data, base, length)["header"]
+        for *_, start, room in header.sections if header else []:
+            if base + start <= offset and offset + size <= base + start + room:
+                return True
+    return False
 
 
 # --- the program
