@@ -1,6 +1,5 @@
 """What the tests of Mach-O signatures share: real files, linked programs, and the second opinion in tests/macho."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -22,9 +21,13 @@ LINKERS = {"lld": ["arm64", "x86_64", "universal"], "lld-uuid": ["arm64", "x86_6
 
 def real_files():
     """[(what files.json says, path)]; scripts/macho-files has fetched them."""
+    return fetch.files(real_folder())
+
+
+def real_folder():
     for folder in worlds.cache_folders():
         if fetch.have(folder / "macho-files"):
-            return fetch.files(folder / "macho-files")
+            return folder / "macho-files"
     raise AssertionError("real Mach-O files are not there: run scripts/macho-files first")
 
 
@@ -80,10 +83,6 @@ def differences(one, other):
     """Offsets of the bytes that differ."""
     assert len(one) == len(other), f"{len(one)} and {len(other)} bytes"
     return [i for i in range(len(one)) if one[i] != other[i]]
-
-
-def load(text):
-    return json.loads(text)
 
 
 def copy_linker(world):

@@ -4,7 +4,7 @@ The files come from scripts/macho-files and from two linkers (tests/macho/link);
 shares nothing with Firn's own code.
 """
 
-import os
+import json
 import shutil
 import subprocess
 
@@ -18,6 +18,13 @@ REAL = macho.real_files()
 REAL_IDS = [macho.name_of(file) for file, _ in REAL]
 LINKED = [(linker, architecture) for linker, architectures in macho.LINKERS.items() for architecture in architectures]
 firns = pytest.mark.firn_only("the stock daemon has no such tool")
+
+
+@pytest.fixture
+def scratch(tmp_path):
+    """A folder that does not stay: some of the files are large."""
+    yield tmp_path
+    shutil.rmtree(tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -178,9 +185,9 @@ def test_a_check_after_the_program_was_rewritten_agrees_with_it(unsandboxed, zig
 
 # --- rewriting them
 
-def hold(tmp_path, original, content):
+def hold(scratch, original, content):
     """A file with this content and the original's name, since a name may become an identifier."""
-    file = tmp_path / original.name
+    file = scratch / original.name
     file.write_bytes(content)
     return file
 
@@ -194,12 +201,12 @@ def rewritten(data, offsets):
     return plant.signed(data, offsets, plant.NEW)
 
 
-def rewrite_everywhere(tmp_path, path):
+def rewrite_everywhere(scratch, path):
     original = path.read_bytes()
     offsets = plant.places(original).values()
-    file = hold(tmp_path, path, plant.signed(original, offsets))
+    file = hold(scratch, path, plant.signed(original, offsets))
     inode = file.stat().st_ino
-    macho.rewrite(file, status=(0, 1) if check.stale(check.check(original)) else 0)
+    macho.rewrite(file)
     now = file.read_bytes()
     macho.same(now, rewritten(original, offsets))
     assert file.stat().st_ino != inode
@@ -213,14 +220,14 @@ CMS = [(file, path) for file, path in REAL if any(slice_["kind"] == "cms" for sl
 
 @firns
 @pytest.mark.parametrize("file, path", REPAIRABLE, ids=[macho.name_of(file) for file, _ in REPAIRABLE])
-def test_hashes_everywhere_in_a_real_file_are_replaced_and_only_slots_over_them_change(tmp_path, file, path):
-    rewrite_everywhere(tmp_path, path)
+def test_hashes_everywhere_in_a_real_file_are_replaced_and_only_slots_over_them_change(scratch, file, path):
+    rewrite_everywhere(scratch, path)
 
 
 @firns
 @pytest.mark.parametrize("key", LINKED, ids="-".join)
-def test_hashes_everywhere_in_a_linked_program_are_replaced_and_only_slots_over_them_change(tmp_path, linked, key):
-    rewrite_everywhere(tmp_path, linked[key])
+def test_hashes_everywhere_in_a_linked_program_are_replaced_and_only_slots_over_them_change(scratch, linked, key):
+    rewrite_everywhere(scratch, linked[key])
 
 
 SMALL = ["fsevents", "ninja-runtime-darwin-universal", "@opentui/core-darwin-arm64", "@parcel/watcher-darwin-arm64"]
@@ -229,12 +236,12 @@ EACH = [(package, place) for package in SMALL for place in plant.places(macho.re
 
 @firns
 @pytest.mark.parametrize("package, place", EACH, ids=[f"{package}: {place}" for package, place in EACH])
-def test_one_hash_changes_one_place_and_the_slots_over_it(tmp_path, package, place):
+def test_one_hash_changes_one_place_and_the_slots_over_it(scratch, package, place):
     path = macho.real_file(package)
     original = path.read_bytes()
     offset = plant.places(original)[place]
     before = plant.signed(original, [offset])
-    file = hold(tmp_path, path, before)
+    file = hold(scratch, path, before)
     macho.rewrite(file)
     now = file.read_bytes()
     macho.same(now, rewritten(original, [offset]))
@@ -250,30 +257,30 @@ def test_one_hash_changes_one_place_and_the_slots_over_it(tmp_path, package, pla
 
 @firns
 @pytest.mark.parametrize("file, path", CMS, ids=[macho.name_of(file) for file, _ in CMS])
-def test_a_cms_signature_that_was_valid_is_never_broken(tmp_path, file, path):
+def test_a_cms_signature_that_was_valid_is_never_broken(scratch, file, path):
     original = path.read_bytes()
     before = plant.signed(original, plant.places(original).values())
-    copy = hold(tmp_path, path, before)
+    copy = hold(scratch, path, before)
     done = macho.firn("rewrite", "--replace", f"{plant.OLD.decode()}={plant.NEW.decode()}", copy, status=tuple(range(1, 128)))
     assert "CMS" in done.stdout + done.stderr and path.name in done.stdout + done.stderr
     macho.same(copy.read_bytes(), before)
 
 
 @firns
-def test_a_hash_outside_of_what_a_cms_signature_covers_is_replaced(tmp_path):
+def test_a_hash_outside_of_what_a_cms_signature_covers_is_replaced(scratch):
     path = next(path for file, path in CMS if plant.outside(path.read_bytes()) and file["size"] < 10_000_000)
     original = path.read_bytes()
     offsets = plant.outside(original).values()
-    file = hold(tmp_path, path, plant.put(original, offsets))
+    file = hold(scratch, path, plant.put(original, offsets))
     macho.rewrite(file)
     macho.same(file.read_bytes(), plant.put(original, offsets, plant.NEW))
 
 
 # --- other tools' opinions
 
-def normal(tmp_path, program):
+def normal(scratch, program):
     """The program in llvm-objcopy's own layout, and the name that it signs it with."""
-    folder = tmp_path / "normal"
+    folder = scratch / "normal"
     folder.mkdir()
     shutil.copy(program, folder / "program")
     objcopy(folder / "program", folder / "program")
@@ -289,8 +296,8 @@ OBJCOPIED = [key for key in LINKED if key != ("zig", "x86_64")]
 
 @firns
 @pytest.mark.parametrize("key", OBJCOPIED, ids="-".join)
-def test_a_repaired_program_is_what_llvm_objcopy_signs(tmp_path, linked, key):
-    against_objcopy(tmp_path, linked[key])
+def test_a_repaired_program_is_what_llvm_objcopy_signs(scratch, linked, key):
+    against_objcopy(scratch, linked[key])
 
 
 REAL_OBJCOPIED = ["@parcel/watcher-darwin-arm64", "@tailwindcss/oxide-darwin-arm64", "fsevents", "active-win"]
@@ -298,20 +305,18 @@ REAL_OBJCOPIED = ["@parcel/watcher-darwin-arm64", "@tailwindcss/oxide-darwin-arm
 
 @firns
 @pytest.mark.parametrize("package", REAL_OBJCOPIED)
-def test_a_repaired_real_program_is_what_llvm_objcopy_signs(tmp_path, package):
-    against_objcopy(tmp_path, macho.real_file(package))
+def test_a_repaired_real_program_is_what_llvm_objcopy_signs(scratch, package):
+    against_objcopy(scratch, macho.real_file(package))
 
 
-def against_objcopy(tmp_path, path):
+def against_objcopy(scratch, path):
     """Where llvm-objcopy has nothing to lay out anew, it signs anew and does nothing else."""
-    program = normal(tmp_path, path)
+    program = normal(scratch, path)
     content = program.read_bytes()
     objcopy(program, program)
     macho.same(program.read_bytes(), content)
-    parts = [check.open_slice(content, offset, size) for offset, size in check.slices_of(content)]
-    # Not in the last page: what lies there is the symbols' names, which objcopy reads.
-    offsets = [place for part in parts if part["directories"] for name, place in plant.pages(part).items() if "last" not in name]
-    offsets = [place for place in offsets if check.in_a_section(content, place, 32)] or [content.index(b"/nix/store/" + b"a" * 32) + 11]
+    offsets = plant.in_sections(content)
+    assert offsets
     program.write_bytes(plant.put(content, offsets, plant.NEW))
     objcopy(program, program)
     expected = program.read_bytes()
@@ -334,11 +339,61 @@ def test_firn_and_the_second_opinion_agree_on_a_linked_program(linked, key):
 
 @firns
 @pytest.mark.parametrize("package", SMALL)
-def test_firn_and_the_second_opinion_agree_on_a_broken_file(tmp_path, package):
+def test_firn_and_the_second_opinion_agree_on_a_broken_file(scratch, package):
     path = macho.real_file(package)
     original = path.read_bytes()
-    agree(hold(tmp_path, path, plant.put(original, plant.places(original).values())))
+    agree(hold(scratch, path, plant.put(original, plant.places(original).values())))
 
 
 def agree(path):
-    pytest.skip("written when `firn macho` is there")
+    """Firn's report says of every slice, directory and slot what the second opinion says."""
+    ours = check.check_file(path)
+    expected = [as_firn_says(slice_) for slice_ in ours["slices"] if slice_["architecture"]]  # not of archives
+    wrong = check.stale(ours)
+    found = json.loads(macho.firn("verify", "--json", path, status=1 if wrong else 0).stdout)
+    assert found["summary"]["exitStatus"] == (1 if wrong else 0)
+    (file,) = found["files"]
+    assert file["path"] == str(path)
+    signed = any(slice_["signature"] != "none" for slice_ in expected)
+    assert file["verdict"] == ("stale" if wrong else "right" if signed else "unsigned")
+    assert [strip(slice_) for slice_ in file["slices"]] == expected
+
+
+def as_firn_says(slice_):
+    names = {1: "sha1", 2: "sha256", 3: "sha256-truncated", 4: "sha384"}
+    return {"architecture": slice_["architecture"], "offset": slice_["offset"], "size": slice_["size"],
+            "signature": slice_["kind"], "directories": [{
+                key: value for key, value in (directory | {
+                    "hashType": names[directory["hashType"]],
+                    "staleSpecialSlots": [-k for k in directory["staleSpecialSlots"]],
+                    "externalSpecialSlots": [-k for k in directory["externalSpecialSlots"]],
+                }).items() if key != "problem"} for directory in slice_["directories"]]}
+
+
+def strip(slice_):
+    for directory in slice_["directories"]:
+        directory.pop("flagNames")
+    return slice_
+
+
+@firns
+def test_everything_at_once_is_judged_with_the_worst_verdict():
+    folder = macho.real_folder()
+    found = json.loads(macho.firn("verify", "--json", folder, status=1).stdout)
+    stale = {str(path) for file, path in REAL if file["stale"]}
+    assert {file["path"] for file in found["files"] if file["verdict"] == "stale"} == stale
+    signed = [file for file, _ in REAL if any(slice_["kind"] != "none" for slice_ in file["slices"])]
+    assert found["summary"]["right"] == len(signed) - len(stale) and found["summary"]["stale"] == len(stale)
+    assert found["summary"]["notJudged"] == 0
+
+
+@firns
+def test_repair_makes_stale_programs_right(scratch):
+    path = next(path for file, path in REAL if file["stale"])
+    original = path.read_bytes()
+    file = hold(scratch, path, original)
+    macho.firn("repair", "--dry-run", file, status=1)
+    macho.same(file.read_bytes(), original)
+    macho.firn("repair", file)
+    macho.same(file.read_bytes(), bytes(plant.renew(bytearray(original), check.stale(check.check(original)))))
+    agree(file)

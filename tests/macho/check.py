@@ -32,6 +32,7 @@ ADHOC, LINKER_SIGNED = 0x2, 0x20000
 DIGESTS = {1: ("sha1", 20), 2: ("sha256", 32), 3: ("sha256", 20), 4: ("sha384", 48)}
 ARCHITECTURES = {7: "i386", 0x01000007: "x86_64", 12: "arm", 0x0100000C: "arm64", 0x0200000C: "arm64_32", 18: "ppc",
                  0x01000012: "ppc64"}
+SUBTYPES = {("arm64", 2): "arm64e", ("arm", 6): "armv6", ("arm", 9): "armv7", ("arm", 11): "armv7s", ("arm", 12): "armv7k"}
 
 
 class Malformed(Exception):
@@ -93,8 +94,7 @@ class Slice:
         order, header = THIN[magic]
         cpu, subtype, self.filetype, count, size = view.unpack(order + "5I", 4)
         self.architecture = ARCHITECTURES.get(cpu, f"cpu 0x{cpu:x}")
-        if self.architecture == "arm64" and subtype & 0xFFFFFF == 2:
-            self.architecture = "arm64e"
+        self.architecture = SUBTYPES.get((self.architecture, subtype & 0xFFFFFF), self.architecture)
         self.signature = self.uuid = None
         self.sections = []  # (segment, name, offset, size), of those that lie in the file
         commands = view.part(header, size)
@@ -343,16 +343,6 @@ def uuids(data):
         if header and header.uuid:
             found.append((offset + header.uuid[0], header.uuid[1]))
     return found
-
-
-def in_a_section(data, offset, size):
-    """Whether bytes of the file belong to a section of a segment, rather than to headers, padding or the linker's tables."""
-    for base, length in slices_of(data) or []:
-        header = open_slice(data, base, length)["header"]
-        for *_, start, room in header.sections if header else []:
-            if base + start <= offset and offset + size <= base + start + room:
-                return True
-    return False
 
 
 # --- the program

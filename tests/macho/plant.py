@@ -63,6 +63,22 @@ def places(data):
     return found | outside(data)
 
 
+def in_sections(data):
+    """Places in each signed slice's largest section, which other tools copy as it is: in its middle, and across a page's border
+    where it has one."""
+    found = []
+    for offset, size in check.slices_of(data) or []:
+        parts = check.open_slice(data, offset, size)
+        if not parts["directories"]:
+            continue
+        *_, start, room = max(parts["header"].sections, key=lambda section: section[3])
+        page = parts["directories"][0].page_size
+        border = -(-(start + 16) // page) * page - 16
+        found += [offset + place for place in {start + room // 2 - 16, border} if start <= place and place + 32 <= start + room]
+    found.sort()
+    return found[:1] + [place for before, place in zip(found, found[1:]) if place - before >= 32]
+
+
 def put(data, offsets, text=OLD):
     planted = bytearray(data)
     for offset in offsets:
