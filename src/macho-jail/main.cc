@@ -1,7 +1,7 @@
 // firn-macho-jail: looks into the Mach-O files that a build made, for the daemon, which never does so itself.
 //
-// Started by the daemon with a Unix socket as descriptor 0 and nothing else. Before the first request it gives
-// up everything but computing and that socket; then files come through it, open, one after the other.
+// Started by the daemon with a Unix socket as descriptor 0 and nothing else. Before the first request it
+// gives up everything but computing and that socket; then files come through it, open, one after the other.
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>

@@ -6,9 +6,9 @@
 #include "libstore/build/output-tree.hh"
 
 // A macOS bundle (a program, a framework) is a directory whose _CodeSignature/CodeResources holds digests of
-// everything in it but its main program, and the code directories of the bundles and programs inside; the main
-// program's signature binds that file and Info.plist. Whatever of this a rewrite changes breaks the seal, and
-// nobody but the signer can renew it.
+// everything in it but its main program, and the code directories of the bundles and programs inside; the
+// main program's signature binds that file and Info.plist. Whatever of this a rewrite changes breaks the
+// seal, and nobody but the signer can renew it.
 
 namespace firn {
 

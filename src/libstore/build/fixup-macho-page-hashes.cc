@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <functional>
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -18,10 +19,6 @@ namespace {
 
 using Kind = MachoFinding::Kind;
 constexpr size_t mostNamed = 5; ///< files in one line of the log
-
-bool touchesContents(const NodePatches &change) {
-    return change.everywhere || !change.contents.empty();
-}
 
 std::string readHead(int fd) {
     std::string head(4, '\0');
@@ -54,13 +51,14 @@ std::vector<jail::RewriteRule> rulesOf(const Rewrites &rewrites) {
     return rules;
 }
 
+/// `ranges` is ascending and not overlapping.
 bool overlapsAny(const ByteRange &range, const std::vector<ByteRange> &ranges) {
-    return std::any_of(ranges.begin(), ranges.end(), [&](const ByteRange &other) {
-        return range.offset < other.end() && other.offset < range.end();
-    });
+    auto endsBehind = [](uint64_t place, const ByteRange &other) { return place < other.end(); };
+    auto found = std::upper_bound(ranges.begin(), ranges.end(), range.offset, endsBehind);
+    return found != ranges.end() && found->offset < range.end();
 }
 
-/// What has no place in `counts`, once many are there.
+/// The first few, and how many there are besides.
 template<typename Item, typename Print>
 std::string listSome(const std::vector<Item> &items, const char *separator, Print print) {
     std::string text;
@@ -91,29 +89,38 @@ std::string describeFinding(const MachoFinding &finding) {
     return text + reason;
 }
 
-} // namespace
+using Changes = std::map<uint32_t, const NodePatches *>; ///< by number of the node
+using OnFile = std::function<void(const NodePatches &change, int file)>;
 
-/// Calls back for the touched files, open, in the order of the archive.
-class MachoPageHashFixup::Visitor : public OutputVisitor {
+class FileOpener : public OutputVisitor {
   public:
-    using OnFile = std::function<void(uint32_t node, int file)>;
-    Visitor(const OutputTree &tree, std::set<uint32_t> wanted, OnFile onFile)
-        : tree_(tree), wanted_(std::move(wanted)), onFile_(std::move(onFile)) {}
+    FileOpener(const OutputTree &tree, const Changes &wanted, const OnFile &onFile)
+        : tree_(tree), wanted_(wanted), onFile_(onFile) {}
     void enterDirectory(int, uint32_t) override {}
     void leaveDirectory(int, uint32_t) override {}
     void symlink(int, uint32_t) override {}
     void file(int dir, uint32_t node) override {
-        if (wanted_.contains(node)) {
+        if (auto found = wanted_.find(node); found != wanted_.end()) {
             throwIfInterrupted();
-            onFile_(node, openFileAt(dir, tree_.nodes[node].name).get());
+            onFile_(*found->second, openFileAt(dir, tree_.nodes[node].name).get());
         }
     }
 
   private:
     const OutputTree &tree_;
-    std::set<uint32_t> wanted_;
-    OnFile onFile_;
+    const Changes &wanted_;
+    const OnFile &onFile_;
 };
+
+/// Opens the files of these changes, in the order of the archive.
+void visit(const OutputRewrite &output, const Changes &wanted, const OnFile &onFile) {
+    if (!wanted.empty()) {
+        FileOpener opener(output.tree, wanted, onFile);
+        walkOutput(output.dir, output.tree, opener);
+    }
+}
+
+} // namespace
 
 MachoPageHashFixup::MachoPageHashFixup(const LocalStore &store, Logger &logger,
                                        const RegistrationRequest &request, MachoSignatures policy,
@@ -168,11 +175,12 @@ void MachoPageHashFixup::fail(const OutputRewrite &output, const NodePatches &ch
     auto print = [&](const StorePath &path) { return store_.dir().print(path); };
     StorePathSet paths = rewrittenPaths(output, change);
     std::vector<StorePath> list(paths.begin(), paths.end());
-    throw BuildFailure(BuildResult::Status::outputRejected,
-                       fmt::format("the code signature of the Mach-O file {} of '{}' cannot stay valid: {}. The "
-                                   "file is touched by rewriting {}. {}{}",
-                                   describe(output, change.node), print(request_.drvPath), why,
-                                   listSome(list, ", ", print), remedy(), choice));
+    throw BuildFailure(
+        BuildResult::Status::outputRejected,
+        fmt::format("the code signature of the Mach-O file {} of '{}' cannot stay valid: {}. The "
+                    "file is touched by rewriting {}. {}{}",
+                    describe(output, change.node), print(request_.drvPath), why, listSome(list, ", ", print),
+                    remedy(), choice));
 }
 
 // ---- repair
@@ -201,9 +209,10 @@ void MachoPageHashFixup::warn(const OutputRewrite &output, uint32_t node, const 
         what = "is registered with a wrong code signature, as 'macho-signatures = warn' wants it";
         break;
     case Kind::repairedStale:
-        what = policy_ == MachoSignatures::repair
-                   ? "had wrong page hashes before it was rewritten; those over rewritten bytes are made right"
-                   : "had wrong page hashes before it was rewritten; they stay wrong";
+        what =
+            policy_ == MachoSignatures::repair
+                ? "had wrong page hashes before it was rewritten; those over rewritten bytes are made right"
+                : "had wrong page hashes before it was rewritten; they stay wrong";
         break;
     case Kind::staleBefore:
         what = "had a wrong code signature before it was rewritten, and it cannot be made right";
@@ -246,23 +255,27 @@ std::vector<BytePatch> MachoPageHashFixup::fixOne(const OutputRewrite &output, c
         request.rules = rulesOf(output.rewrites);
     }
     jail::Answer answer = ask(output, change, request, file);
-    if (!answer.stale.empty()) {
-        fail(output, change, "it could not be looked at: what the process that looks at it says is no answer");
-    }
     judge(output, change, answer.fixup.findings);
     if (policy_ == MachoSignatures::warn) {
         return {};
     }
+    remember(output, change, answer.fixup);
+    return std::move(answer.fixup.patches);
+}
+
+/// For the log, and for the second look.
+void MachoPageHashFixup::remember(const OutputRewrite &output, const NodePatches &change,
+                                  const PageHashFixup &fixup) {
     Expectation expected;
     Repaired repaired{output.tree.pathOf(change.node), {}};
     expected.everywhere = change.everywhere;
     for (const Patch &patch : change.contents) {
         expected.touched.push_back({patch.offset, patch.bytes.size()});
     }
-    for (const BytePatch &patch : answer.fixup.patches) {
+    for (const BytePatch &patch : fixup.patches) {
         expected.repaired.push_back({patch.offset, patch.bytes.size()});
     }
-    for (const MachoFinding &finding : answer.fixup.findings) {
+    for (const MachoFinding &finding : fixup.findings) {
         if (finding.kind == Kind::repaired || finding.kind == Kind::repairedStale) {
             repaired.slots[finding.architecture] += finding.count;
         } else {
@@ -270,40 +283,34 @@ std::vector<BytePatch> MachoPageHashFixup::fixOne(const OutputRewrite &output, c
         }
     }
     expectations_[output.outputName].insert_or_assign(change.node, std::move(expected));
-    if (!answer.fixup.patches.empty()) {
+    if (!fixup.patches.empty()) {
         repaired_.push_back(std::move(repaired));
         repairedFor_.merge(rewrittenPaths(output, change));
     }
-    return std::move(answer.fixup.patches);
 }
 
 std::vector<FilePatches> MachoPageHashFixup::repair(const OutputRewrite &output) {
-    std::map<uint32_t, const NodePatches *> touched;
-    std::set<uint32_t> wanted;
+    Changes touched;
     for (const NodePatches &change : output.changes) {
-        if (touchesContents(change)) {
+        if (change.everywhere || !change.contents.empty()) {
             touched.emplace(change.node, &change);
-            wanted.insert(change.node);
         }
     }
     std::vector<FilePatches> repairs;
     repaired_.clear();
     repairedFor_.clear();
-    Visitor visitor(output.tree, std::move(wanted), [&](uint32_t node, int file) {
+    visit(output, touched, [&](const NodePatches &change, int file) {
         if (!canBeMacho(readHead(file))) {
             return;
         }
-        FilePatches fixed{output.tree.pathOf(node), {}, false};
-        for (BytePatch &patch : fixOne(output, *touched.at(node), file)) {
+        FilePatches fixed{output.tree.pathOf(change.node), {}, false};
+        for (BytePatch &patch : fixOne(output, change, file)) {
             fixed.patches.push_back({Patch::Place::contents, patch.offset, std::move(patch.bytes)});
         }
         if (!fixed.patches.empty()) {
             repairs.push_back(std::move(fixed));
         }
     });
-    if (!touched.empty()) {
-        walkOutput(output.dir, output.tree, visitor);
-    }
     logRepairs(output);
     warnOfSeals(output);
     return repairs;
@@ -329,11 +336,12 @@ void MachoPageHashFixup::logRepairs(const OutputRewrite &output) {
         return (file.path.empty() ? "" : escapeForDisplay(file.path) + ": ") + slots;
     };
     std::vector<StorePath> paths(repairedFor_.begin(), repairedFor_.end());
-    logger_.log(Verbosity::notice,
-                fmt::format("repaired the page hashes of {} in {} of output '{}' ({}), touched by rewriting {}",
-                            plural(total, "slot"), plural(repaired_.size(), "Mach-O file"), output.outputName,
-                            listSome(repaired_, "; ", describeFile),
-                            listSome(paths, ", ", [&](const StorePath &p) { return store_.dir().print(p); })));
+    logger_.log(
+        Verbosity::notice,
+        fmt::format("repaired the page hashes of {} in {} of output '{}' ({}), touched by rewriting {}",
+                    plural(total, "slot"), plural(repaired_.size(), "Mach-O file"), output.outputName,
+                    listSome(repaired_, "; ", describeFile),
+                    listSome(paths, ", ", [&](const StorePath &p) { return store_.dir().print(p); })));
 }
 
 void MachoPageHashFixup::warnOfSeals(const OutputRewrite &output) {
@@ -342,23 +350,22 @@ void MachoPageHashFixup::warnOfSeals(const OutputRewrite &output) {
         changed.push_back(change.node);
     }
     for (const BrokenSeal &seal : brokenSeals(output.tree, changed)) {
-        logger_.warn(fmt::format("the seal of the bundle {} is broken: rewriting store paths has changed {}, and "
-                                 "only the bundle's signer can seal it anew",
-                                 describe(output, seal.bundle),
-                                 quoteForDisplay(output.tree.pathOf(seal.changed))));
+        logger_.warn(
+            fmt::format("the seal of the bundle {} is broken: rewriting store paths has changed {}, and "
+                        "only the bundle's signer can seal it anew",
+                        describe(output, seal.bundle), quoteForDisplay(output.tree.pathOf(seal.changed))));
     }
 }
 
 // ---- verify
 
-void MachoPageHashFixup::verifyOne(const OutputRewrite &output, uint32_t node, const Expectation &expected,
-                                   int file) {
+void MachoPageHashFixup::verifyOne(const OutputRewrite &output, const NodePatches &change,
+                                   const Expectation &expected, int file) {
     jail::Request request;
     request.kind = jail::Kind::verify;
     request.fileSize = sizeOf(file);
     request.claimsOnly = expected.everywhere;
     request.ranges = expected.everywhere ? expected.repaired : expected.touched;
-    NodePatches change{node, {}, {}, {}, expected.everywhere};
     for (const jail::StaleSlot &slot : ask(output, change, request, file).stale) {
         bool claimed = overlapsAny(slot.range, expected.repaired);
         if (claimed || !expected.leftWrong.contains(slot.slice)) {
@@ -369,19 +376,17 @@ void MachoPageHashFixup::verifyOne(const OutputRewrite &output, uint32_t node, c
 }
 
 void MachoPageHashFixup::verify(const OutputRewrite &output) {
-    auto found = expectations_.find(output.outputName);
-    if (found == expectations_.end()) {
-        return;
-    }
-    std::set<uint32_t> wanted;
-    for (const auto &[node, expected] : found->second) {
-        if (!expected.everywhere || !expected.repaired.empty()) {
-            wanted.insert(node);
+    const Expectations &expectations = expectations_[output.outputName];
+    std::map<uint32_t, const NodePatches *> wanted;
+    for (const NodePatches &change : output.changes) {
+        auto found = expectations.find(change.node);
+        if (found != expectations.end() && !(found->second.everywhere && found->second.repaired.empty())) {
+            wanted.emplace(change.node, &change);
         }
     }
-    Visitor visitor(output.tree, std::move(wanted),
-                    [&](uint32_t node, int file) { verifyOne(output, node, found->second.at(node), file); });
-    walkOutput(output.dir, output.tree, visitor);
+    visit(output, wanted, [&](const NodePatches &change, int file) {
+        verifyOne(output, change, expectations.at(change.node), file);
+    });
 }
 
 } // namespace firn

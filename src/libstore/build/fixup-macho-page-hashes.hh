@@ -29,8 +29,6 @@ class MachoPageHashFixup : public OutputRepair {
     void verify(const OutputRewrite &output) override;
 
   private:
-    class Visitor;
-
     /// What has to be right once the patches are on disk.
     struct Expectation {
         std::vector<ByteRange> touched; ///< by rewrites; empty if `everywhere`
@@ -41,12 +39,14 @@ class MachoPageHashFixup : public OutputRepair {
     using Expectations = std::map<uint32_t, Expectation>; ///< by number of the node
 
     struct Repaired {
-        std::string path;                         ///< in the output
-        std::map<std::string, uint64_t> slots;    ///< by architecture
+        std::string path;                      ///< in the output
+        std::map<std::string, uint64_t> slots; ///< by architecture
     };
 
     std::vector<BytePatch> fixOne(const OutputRewrite &output, const NodePatches &change, int file);
-    void verifyOne(const OutputRewrite &output, uint32_t node, const Expectation &expected, int file);
+    void remember(const OutputRewrite &output, const NodePatches &change, const PageHashFixup &fixup);
+    void verifyOne(const OutputRewrite &output, const NodePatches &change, const Expectation &expected,
+                   int file);
     void judge(const OutputRewrite &output, const NodePatches &change,
                const std::vector<MachoFinding> &findings);
     void warn(const OutputRewrite &output, uint32_t node, const MachoFinding &finding);

@@ -14,7 +14,8 @@ constexpr size_t hashPartLength = 32;
 
 class Encoder {
   public:
-    template<typename Number> void number(Number value) {
+    template<typename Number>
+    void number(Number value) {
         auto bits = static_cast<std::make_unsigned_t<Number>>(value);
         for (size_t i = 0; i < sizeof bits; ++i) {
             bytes_ += static_cast<char>(bits >> 8 * i & 0xff);
@@ -39,12 +40,14 @@ class Decoder {
   public:
     explicit Decoder(std::string_view bytes) : left_(bytes) {}
 
-    template<typename Number> Number number() {
+    template<typename Number>
+    Number number() {
         using Bits = std::make_unsigned_t<Number>;
         std::string_view bytes = raw(sizeof(Number));
         Bits bits = 0;
         for (size_t i = 0; i < bytes.size(); ++i) {
-            bits = static_cast<Bits>(bits | static_cast<Bits>(Bits{static_cast<unsigned char>(bytes[i])} << 8 * i));
+            bits = static_cast<Bits>(bits |
+                                     static_cast<Bits>(Bits{static_cast<unsigned char>(bytes[i])} << 8 * i));
         }
         return static_cast<Number>(bits);
     }

@@ -10,9 +10,9 @@
 #include "libstore/darwin/macho-page-hashes.hh"
 
 // What the daemon and firn-macho-jail say to each other over a Unix stream socket: a request with one open
-// file, an answer, the next request. All numbers are little-endian and of fixed size. What the jail reads comes
-// from the daemon; what the daemon reads comes from a process that parsed what a build made, and may have been
-// taken over by it: its decoder believes nothing.
+// file, an answer, the next request. All numbers are little-endian and of fixed size. What the jail reads
+// comes from the daemon; what the daemon reads comes from a process that parsed what a build made, and may
+// have been taken over by it: its decoder believes nothing.
 
 namespace firn::jail {
 

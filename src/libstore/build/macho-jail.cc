@@ -213,7 +213,9 @@ jail::Answer MachoJail::exchange(const jail::Request &request, int file) {
         start();
     }
     send(jail::encodeRequest(request), file);
-    auto refuse = [] { throw Error(ErrorKind::failure, "what the process that looks at it says is no answer"); };
+    auto refuse = [] {
+        throw Error(ErrorKind::failure, "what the process that looks at it says is no answer");
+    };
     std::optional<jail::Header> header = jail::decodeHeader(receive(jail::headerSize));
     if (!header || header->bodySize > jail::maxAnswerBody(request.fileSize)) {
         refuse();

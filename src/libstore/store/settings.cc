@@ -218,8 +218,7 @@ const std::map<std::string, Entry> &entries() {
         {"allowed-impure-host-deps", set(&S::impureHostDeps)},
         {"ignored-acls", set(&S::ignoredAcls)},
         {"post-build-hook", text(&S::postBuildHook)},
-        {"macho-signatures",
-         {[](S &settings, auto &name, auto &value, bool) {
+        {"macho-signatures", {[](S &settings, auto &name, auto &value, bool) {
              settings.machoSignatures = parseMachoSignatures(name, value);
          }}},
     };

@@ -71,8 +71,8 @@ class Allowed {
     void add(const char *call, const std::vector<scmp_arg_cmp> &conditions = {}) {
         int number = seccomp_syscall_resolve_name(call);
         auto count = static_cast<unsigned>(conditions.size());
-        require(number != __NR_SCMP_ERROR && seccomp_rule_add_array(context_, SCMP_ACT_ALLOW, number, count,
-                                                                    conditions.data()) == 0,
+        require(number != __NR_SCMP_ERROR &&
+                    seccomp_rule_add_array(context_, SCMP_ACT_ALLOW, number, count, conditions.data()) == 0,
                 ExitCode::filter);
     }
     void load() { require(seccomp_load(context_) == 0, ExitCode::filter); }
