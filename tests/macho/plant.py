@@ -4,6 +4,9 @@ A hash part is what the daemon replaces: the 32 characters before a store path's
 stored that a loader or a parser of signatures looks at, so that a planted file has the shape of the original.
 """
 
+import sys
+from pathlib import Path
+
 import check
 
 OLD = b"0ldhashpar7" + b"1" * 21
@@ -106,3 +109,17 @@ def signed(data, offsets, text=OLD):
     """The file with the text in these places and right digests over them; digests elsewhere stay as they are."""
     planted = put(data, offsets, text)
     return renew(planted, check.slots_over(planted, [(offset, len(text)) for offset in offsets]))
+
+
+def main():
+    """usage: plant.py HASH FOLDER FILE…: copies of the files with the hash part in all places, with right digests over it."""
+    text, folder, *files = sys.argv[1:]
+    for number, path in enumerate(map(Path, files)):
+        data = path.read_bytes()
+        place = Path(folder) / str(number) / path.parent.name / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(signed(data, places(data).values(), text.encode()))
+
+
+if __name__ == "__main__":
+    main()
