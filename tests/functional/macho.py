@@ -55,10 +55,13 @@ def link(linker, architecture, text, program, zig_cache, extra_mb=None):
     return Path(program)
 
 
+def program():
+    return Path(os.environ.get("FIRN") or worlds.REPOSITORY / "build/src/firn/firn").resolve()
+
+
 def firn(*arguments, status=0):
     """Runs `firn macho …` and returns what it printed."""
-    program = os.environ.get("FIRN") or worlds.REPOSITORY / "build/src/firn/firn"
-    done = subprocess.run([program, "macho", *map(str, arguments)], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run([program(), "macho", *map(str, arguments)], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     wanted = status if isinstance(status, tuple) else (status,)
     assert done.returncode in wanted, f"firn macho {arguments}: status {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done

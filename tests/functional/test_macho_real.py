@@ -11,6 +11,7 @@ import subprocess
 import pytest
 
 import macho
+import world as worlds
 from conftest import STOCK
 from macho import check, plant
 
@@ -457,3 +458,19 @@ def test_repair_makes_stale_programs_right(scratch):
     macho.firn("repair", file)
     macho.same(file.read_bytes(), bytes(plant.renew(bytearray(original), check.stale(check.check(original)))))
     agree(file)
+
+
+@firns
+def test_the_demonstration_shows_the_fault_and_its_repair():
+    environment = {"FIRN": str(macho.program()), "PATH": worlds.SYSTEM_PATH, "HOME": "/nonexistent", "TMPDIR": "/tmp"}
+    done = subprocess.run([worlds.REPOSITORY / "scripts/macho-demo"], env=environment, stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    stock, firn, repair = done.stdout.split("\n\n")[1:]
+    stale, right, equal = "STALE page hashes, of page 0", "every page hash is right", "byte for byte the program"
+    assert (stock.count(stale), stock.count(right), stock.count(equal)) == (2, 2, 0)
+    assert (firn.count(stale), firn.count(right), firn.count(equal)) == (0, 4, 1)
+    assert (repair.count(stale), repair.count(right), repair.count(equal)) == (0, 2, 1)
+    check_fails, check_succeeds = "--check fails: derivation '…-fish.drv' may not be deterministic", "--check succeeds"
+    assert stock.count(check_fails) == 1 and stock.count(check_succeeds) == 1
+    assert firn.count(check_succeeds) == 2
