@@ -58,6 +58,13 @@ bool isWarning(const MachoFinding &finding) {
 
 } // namespace
 
+void rethrowIfInterrupted(const std::exception &error) {
+    auto *ours = dynamic_cast<const Error *>(&error);
+    if (ours != nullptr && ours->kind() == ErrorKind::interrupted) {
+        throw;
+    }
+}
+
 bool Change::any(Kind kind) const {
     return std::any_of(findings.begin(), findings.end(),
                        [kind](const MachoFinding &finding) { return finding.kind == kind; });

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <optional>
 #include <string>
 #include <vector>
@@ -9,6 +10,9 @@
 #include "libstore/darwin/macho-page-hashes.hh"
 
 namespace firn {
+
+/// For handlers of errors that are about one file: throws on what is about all.
+void rethrowIfInterrupted(const std::exception &error);
 
 /// What `firn macho rewrite` or `repair` did to one entry of a tree, or why it did not.
 struct Change {

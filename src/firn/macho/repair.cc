@@ -55,12 +55,10 @@ void Repairer::attempt(const std::string &path, bool always, Work work) {
     change.path = path;
     try {
         work(change);
-    } catch (const Error &error) {
-        if (error.kind() == ErrorKind::interrupted) {
-            throw;
-        }
+    } catch (const std::exception &error) {
+        rethrowIfInterrupted(error);
         change.status = Change::Status::refused;
-        change.problem = error.message();
+        change.problem = error.what();
         change.remedy = change.findings.empty()
                             ? ""
                             : "Nothing of this file was changed. Have it signed again by its owner";
@@ -107,11 +105,9 @@ void Repairer::repair(const std::string &path) {
         if (std::filesystem::is_directory(place)) {
             return walkTree(openDirectory(place).get(), path, *this);
         }
-    } catch (const Error &e) {
-        if (e.kind() == ErrorKind::interrupted) {
-            throw;
-        }
-        return problem(path, e.message());
+    } catch (const std::exception &e) {
+        rethrowIfInterrupted(e);
+        return problem(path, e.what());
     }
     // A file, perhaps by a symlink.
     attempt(path, true, [&](Change &change) {

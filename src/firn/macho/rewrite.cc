@@ -193,12 +193,10 @@ void TreeRewriter::attempt(const std::string &path, bool always, Work work) {
     change.path = path;
     try {
         work(change);
-    } catch (const Error &error) {
-        if (error.kind() == ErrorKind::interrupted) {
-            throw;
-        }
+    } catch (const std::exception &error) {
+        rethrowIfInterrupted(error);
         change.status = Change::Status::refused;
-        change.problem = error.message();
+        change.problem = error.what();
         if (dynamic_cast<const Unrepairable *>(&error) != nullptr) {
             change.remedy = "Nothing of this file was changed. Take its signature away, rewrite it, and have "
                             "it signed again; or leave it out";
@@ -256,11 +254,9 @@ void TreeRewriter::rewrite(const std::string &path) {
         } else {
             rewriteGiven(path);
         }
-    } catch (const Error &error) {
-        if (error.kind() == ErrorKind::interrupted) {
-            throw;
-        }
-        problem(path, error.message());
+    } catch (const std::exception &error) {
+        rethrowIfInterrupted(error);
+        problem(path, error.what());
     }
 }
 
@@ -298,7 +294,7 @@ void TreeRewriter::leave(int self, const std::vector<DirectoryEntry> &entries, c
     try {
         rename(self, renames);
     } catch (const Error &error) {
-        return problem(path, error.message());
+        return problem(path, error.what());
     }
     for (const auto &[from, to] : renames) {
         Change change;

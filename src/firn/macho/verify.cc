@@ -274,16 +274,16 @@ void Verifier::verify(const std::string &path) {
         } else {
             look(openRegular(AT_FDCWD, path, LinkInPath::follow), {path, true, {}, {}});
         }
-    } catch (const Error &error) {
-        problem(path, error.message());
+    } catch (const std::exception &error) {
+        problem(path, error.what());
     }
 }
 
 void Verifier::file(int dir, const std::string &name, const std::string &path) {
     try {
         look(openRegular(dir, name, LinkInPath::refuse), {path, false, {}, {}});
-    } catch (const Error &error) {
-        problem(path, error.message());
+    } catch (const std::exception &error) {
+        problem(path, error.what());
     }
 }
 
