@@ -7,6 +7,7 @@ shares nothing with Firn's own code.
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -435,6 +436,32 @@ def strip(slice_):
     for directory in slice_["directories"]:
         directory.pop("flagNames")
     return slice_
+
+
+DAMAGED = ["ninja-runtime-darwin-universal", "fsevents", "@opentui/core-darwin-arm64"]
+
+
+@firns
+@pytest.mark.parametrize("package", DAMAGED)
+def test_firn_and_the_second_opinion_agree_on_what_both_can_judge_in_damaged_files(scratch, package):
+    original = macho.real_file(package).read_bytes()
+    damaged = {str(scratch / str(seed)): plant.damaged(original, seed) for seed in range(60)}
+    for path, content in damaged.items():
+        Path(path).write_bytes(content)
+    found = json.loads(macho.firn("verify", "--json", *damaged, status=(1, 2)).stdout)
+    ours = {path: judgements(check.check(content)["slices"]) for path, content in damaged.items()}
+    firns = {file["path"]: judgements(file["slices"], minus=1) for file in found["files"]}
+    both = [(path, key) for path in damaged for key in ours[path].keys() & firns[path].keys()]
+    assert len(both) > len(damaged) // 3
+    assert [ours[path][key] for path, key in both] == [firns[path][key] for path, key in both]
+
+
+def judgements(slices, minus=-1):
+    """{(slice's offset, slot type): stale slots} of the directories that were judged; special slots are written as -1, -2, …"""
+    return {(slice_["offset"], directory["slotType"]):
+            sorted(directory["staleCodeSlots"] + [minus * k for k in directory["staleSpecialSlots"]])
+            for slice_ in slices if not slice_.get("problem")
+            for directory in slice_["directories"] if not directory.get("problem")}
 
 
 @firns

@@ -4,6 +4,7 @@ A hash part is what the daemon replaces: the 32 characters before a store path's
 stored that a loader or a parser of signatures looks at, so that a planted file has the shape of the original.
 """
 
+import random
 import sys
 from pathlib import Path
 
@@ -109,6 +110,24 @@ def signed(data, offsets, text=OLD):
     """The file with the text in these places and right digests over them; digests elsewhere stay as they are."""
     planted = put(data, offsets, text)
     return renew(planted, check.slots_over(planted, [(offset, len(text)) for offset in offsets]))
+
+
+def damaged(data, seed):
+    """The file with a few other bytes where headers and signatures lie."""
+    dice = random.Random(seed)
+    areas = [(0, 64)]
+    for offset, size in check.slices_of(data) or []:
+        parts = check.open_slice(data, offset, size)
+        areas += [(offset, 40), (offset, min(size, 4096))]
+        for directory in parts["directories"]:
+            start, length = parts["header"].signature
+            areas += [(offset + start, length), (offset + start, 100), (directory.blob.offset, 100)]
+    changed = bytearray(data)
+    for _ in range(dice.choice([1, 1, 1, 2, 3])):
+        start, length = dice.choice(areas)
+        place = start + dice.randrange(length)
+        changed[place] = dice.choice([0, 1, 255, changed[place] ^ 1 << dice.randrange(8)])
+    return changed
 
 
 def main():
