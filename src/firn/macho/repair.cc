@@ -117,7 +117,7 @@ void Repairer::repair(const std::string &path) {
 }
 
 bool Repairer::enter(int self, const std::string &path) {
-    if (guard_.isStore(self)) {
+    if (guard_.isStore(self, path)) {
         problem(path, "it is a store, whose paths nothing but a daemon may change");
         return false;
     }

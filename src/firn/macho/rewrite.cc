@@ -261,7 +261,7 @@ void TreeRewriter::rewrite(const std::string &path) {
 }
 
 bool TreeRewriter::enter(int self, const std::string &path) {
-    if (guard_.isStore(self)) {
+    if (guard_.isStore(self, path)) {
         problem(path, "it is a store, whose paths nothing but a daemon may change");
         return false;
     }

@@ -16,6 +16,10 @@ namespace {
 /// Seen from a store: its database, as every layout has it that is not given by NIX_STATE_DIR.
 constexpr const char *database = "../var/nix/db/db.sqlite";
 
+bool isCalledStore(const std::filesystem::path &path) {
+    return path.filename() == "store";
+}
+
 } // namespace
 
 StoreGuard::StoreGuard() {
@@ -32,12 +36,12 @@ bool StoreGuard::isKnown(const struct stat &st) const {
     return std::find(stores_.begin(), stores_.end(), std::pair(st.st_dev, st.st_ino)) != stores_.end();
 }
 
-bool StoreGuard::isStore(int directory) const {
+bool StoreGuard::isStore(int directory, const std::string &path) const {
     struct stat st;
     if (fstat(directory, &st) != 0) {
         throwErrno("looking at a directory");
     }
-    return isKnown(st) || faccessat(directory, database, F_OK, 0) == 0;
+    return isKnown(st) || (isCalledStore(path) && faccessat(directory, database, F_OK, 0) == 0);
 }
 
 void StoreGuard::requireOutside(const std::string &path) const {
@@ -53,7 +57,8 @@ void StoreGuard::requireOutside(const std::string &path) const {
     for (;; place = place.parent_path()) {
         struct stat st;
         bool there = stat(place.c_str(), &st) == 0 && S_ISDIR(st.st_mode);
-        if (there && (isKnown(st) || access((place / database).c_str(), F_OK) == 0)) {
+        if (there &&
+            (isKnown(st) || (isCalledStore(place) && access((place / database).c_str(), F_OK) == 0))) {
             throw Error(ErrorKind::refused,
                         "{} is inside the store {}, whose paths nothing but a daemon may change: work on a "
                         "copy outside of it",

@@ -70,13 +70,14 @@ class Printer {
         ++counts_.files;
         counts_.bytes += size;
     }
-    /// After everything. Returns the exit status.
+    /// After everything: the summary. Returns the exit status.
     int finish();
 
   private:
     static constexpr uint64_t maxPending = 1024;
 
     void print(const Outcome &outcome);
+    void printSummary(int status);
     void printText(const Outcome &outcome);
     uint64_t count(Verdict verdict) const {
         auto found = counts_.verdicts.find(verdict);
@@ -139,11 +140,9 @@ void Printer::printText(const Outcome &outcome) {
     fmt::print("{}", describeReport(outcome.report));
 }
 
-int Printer::finish() {
-    std::lock_guard lock(mutex_);
+void Printer::printSummary(int status) {
     uint64_t stale = count(Verdict::stale), notJudged = count(Verdict::notJudged);
     uint64_t right = count(Verdict::right), unsigned_ = count(Verdict::unsigned_);
-    int status = counts_.anyTrouble ? machoTrouble : stale > 0 ? machoStale : machoAllRight;
     if (list_) {
         list_->finish({{"files", counts_.files},
                        {"bytes", counts_.bytes},
@@ -153,10 +152,17 @@ int Printer::finish() {
                        {"notJudged", notJudged},
                        {"unsigned", unsigned_},
                        {"exitStatus", status}});
-    } else {
-        fmt::print("{} file{}, {} signed Mach-O with right hashes, {} stale, {} not judged, {} not signed\n",
-                   counts_.files, counts_.files == 1 ? "" : "s", right, stale, notJudged, unsigned_);
+        return;
     }
+    fmt::print("{} file{}, {} signed Mach-O with right hashes, {} stale, {} not judged, {} not signed\n",
+               counts_.files, counts_.files == 1 ? "" : "s", right, stale, notJudged, unsigned_);
+}
+
+int Printer::finish() {
+    std::lock_guard lock(mutex_);
+    bool stale = count(Verdict::stale) > 0;
+    int status = counts_.anyTrouble ? machoTrouble : stale ? machoStale : machoAllRight;
+    progress_.print([&] { printSummary(status); });
     return status;
 }
 
@@ -328,9 +334,7 @@ int machoVerify(const MachoOptions &options) {
             verifier.verify(path);
         }
     }
-    int status = 0;
-    progress.print([&] { status = printer.finish(); });
-    return status;
+    return printer.finish();
 }
 
 } // namespace firn
