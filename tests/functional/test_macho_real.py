@@ -86,7 +86,9 @@ def fish(world, linker, architecture, zig_cache):
     macho.copy_linker(world)
     zig = ""
     if linker == "zig":
-        zig = f"export ZIG={macho.zig()} ZIG_GLOBAL_CACHE_DIR=$PWD/zig; cp -r {shutil.copytree(zig_cache, world.root / 'zig')} zig"
+        cache = shutil.copytree(zig_cache, world.root / "zig")
+        subprocess.run(["chmod", "-R", "a+rX", cache], check=True)  # for build users
+        zig = f"export ZIG={macho.zig()} ZIG_GLOBAL_CACHE_DIR=$PWD/zig; cp -r {cache} zig"
     return f"""sh "fish" ''
         mkdir -p $out/bin $doc/share
         echo documents > $doc/share/readme
