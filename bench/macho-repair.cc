@@ -1,5 +1,6 @@
-// Times what the repair of one rewritten Mach-O file takes: the question to the jail and its answer, and the second look
-// after the patches were applied, as registering an output asks them. bench/macho runs it and says what it means.
+// Times what the repair of one rewritten Mach-O file takes: the question to the jail and its answer, and the
+// second look after the patches were applied, as registering an output asks them. bench/macho runs it and
+// says what it means.
 //
 // usage: macho-repair FILE OLD NEW ROUNDS: OLD and NEW are hash parts; prints JSON, in microseconds.
 
@@ -71,7 +72,8 @@ int main(int argc, char **argv) {
         repairs.push_back(timed(jail, fixup, file.get(), answer));
         looks.push_back(timed(jail, verify, file.get(), look));
     }
-    std::printf("{\"touched\": %zu, \"patches\": %zu, \"stale\": %zu, \"first\": %.1f, \"repair\": %.1f, \"verify\": %.1f}\n",
+    std::printf("{\"touched\": %zu, \"patches\": %zu, \"stale\": %zu, \"first\": %.1f, \"repair\": %.1f, "
+                "\"verify\": %.1f}\n",
                 fixup.patches.size(), answer.fixup.patches.size(), look.stale.size(), first, median(repairs),
                 median(looks));
     return 0;

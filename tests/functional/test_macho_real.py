@@ -189,6 +189,21 @@ def test_a_check_after_the_program_was_rewritten_agrees_with_it(unsandboxed, zig
     unsandboxed.build(expression, "-A", "all", "--check").ok()
 
 
+@pytest.mark.stock_leaves("store")
+def test_a_damaged_program_is_right_again_after_its_repair(unsandboxed, zig_cache):
+    expression = fish(unsandboxed, "lld", "arm64", zig_cache)
+    _, program, _, _ = build_outputs(unsandboxed, expression)
+    first = program.read_bytes()
+    program.parent.chmod(0o755)
+    program.chmod(0o755)
+    program.write_bytes(first[:20000] + b"damage" + first[20006:])
+    unsandboxed.build(expression, "-A", "all", "--repair").ok()
+    second = program.read_bytes()
+    assert bool(check.stale(check.check(second))) == STOCK
+    if not STOCK:
+        macho.same(second, first)
+
+
 def planted(world, files):
     """A derivation whose program files hold, in all places, the hash part of its other output's path."""
     macho.copy_linker(world)
