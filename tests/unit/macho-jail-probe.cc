@@ -38,7 +38,6 @@ const std::map<std::string, std::function<long()>> probes{
      }},
     {"too-much-memory", [] { return malloc(size_t{2} << 30) == nullptr && errno == ENOMEM ? 0L : -1L; }},
     // What it may not.
-    {"open", [] { return syscall(SYS_open, "/dev/null", O_RDONLY); }},
     {"openat", [] { return syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDONLY); }},
     {"openat2", [] { return syscall(SYS_openat2, AT_FDCWD, "/dev/null", nullptr, 0); }},
     {"stat", [] { return syscall(SYS_newfstatat, AT_FDCWD, "/", buffer, 0); }},
@@ -49,7 +48,6 @@ const std::map<std::string, std::function<long()>> probes{
     {"connect", [] { return syscall(SYS_connect, 0, buffer, 16); }},
     {"sendmsg", [] { return syscall(SYS_sendmsg, 0, buffer, 0); }}, // so no descriptor can be handed out
     {"execve", [] { return syscall(SYS_execve, "/bin/true", nullptr, nullptr); }},
-    {"fork", [] { return syscall(SYS_fork); }},
     {"clone", [] { return syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0); }},
     {"kill", [] { return syscall(SYS_kill, getppid(), 0); }},
     {"ptrace", [] { return syscall(SYS_ptrace, 16, 1, 0, 0); }},
@@ -62,6 +60,8 @@ const std::map<std::string, std::function<long()>> probes{
     {"limits", [] { return syscall(SYS_prlimit64, 0, 0, nullptr, buffer); }},
     {"dup", [] { return syscall(SYS_dup, 0); }},
 #ifdef __x86_64__
+    {"open", [] { return syscall(SYS_open, "/dev/null", O_RDONLY); }},
+    {"fork", [] { return syscall(SYS_fork); }},
     {"x32-open", [] { return syscall(0x40000000 | SYS_open, "/dev/null", O_RDONLY); }},
     {"i386-open",
      [] {

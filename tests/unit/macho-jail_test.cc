@@ -152,7 +152,7 @@ TEST_F(MachoJailTest, AFileThatIsShorterThanSaidIsAnError) {
     jail::Request request = rewrite(image.bytes, 100);
     UniqueFd cut = file(image.bytes.substr(0, 5000));
     std::string message = expectError(ErrorKind::failure, [&] { jail.ask(request, cut.get()); });
-    EXPECT_NE(message.find("the file ends at 5000"), std::string::npos) << message;
+    EXPECT_NE(message.find("the file is shorter than"), std::string::npos) << message;
     // It lives on.
     EXPECT_EQ(jail.ask(request, file(image.bytes).get()).fixup.patches.size(), 1u);
 }
@@ -290,12 +290,11 @@ TEST_F(MachoJailConfinement, ComputingWorks) {
 
 TEST_F(MachoJailConfinement, EverythingElseKills) {
     for (const char *probe : {
-             "open",     "openat",      "openat2", "stat",        "readlink",      "unlink",
-             "socket",   "socket-unix", "connect", "sendmsg",     "execve",        "fork",
-             "clone",    "kill",        "ptrace",  "code-mapped", "code-unlocked", "file-mapped",
-             "io_uring", "setuid",      "limits",  "dup",
+             "open",        "openat",        "openat2",     "stat",      "readlink", "unlink", "socket",
+             "socket-unix", "connect",       "sendmsg",     "execve",    "clone",    "kill",   "ptrace",
+             "code-mapped", "code-unlocked", "file-mapped", "io_uring",  "setuid",   "limits", "dup",
 #ifdef __x86_64__
-             "x32-open", "i386-open",
+             "open",        "fork",          "x32-open",    "i386-open",
 #endif
          }) {
         int status = run(probe);
