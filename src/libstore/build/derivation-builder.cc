@@ -84,6 +84,28 @@ class StoreLeftovers {
     StorePathSet paths_;
 };
 
+/// Keeps what the client is told of an output in the build's log, too.
+class NotingLogger : public Logger {
+  public:
+    NotingLogger(Logger &logger, BuildLog &log) : logger_(logger), log_(log) {}
+    void log(Verbosity level, std::string_view message) override {
+        log_.note(message);
+        logger_.log(level, message);
+    }
+    void startActivity(ActivityId id, Verbosity level, ActivityType type, std::string_view text,
+                       const LogFields &fields, ActivityId parent) override {
+        logger_.startActivity(id, level, type, text, fields, parent);
+    }
+    void stopActivity(ActivityId id) override { logger_.stopActivity(id); }
+    void result(ActivityId id, ResultType type, const LogFields &fields) override {
+        logger_.result(id, type, fields);
+    }
+
+  private:
+    Logger &logger_;
+    BuildLog &log_;
+};
+
 } // namespace
 
 // Members are destroyed in reverse order: first the processes end, then their files go, last the user is free
@@ -429,7 +451,7 @@ void DerivationBuilder::Impl::drainLog() {
         struct pollfd state = {terminal.master.get(), POLLIN, 0};
         more = more && poll(&state, 1, 50) > 0;
     }
-    log->finish();
+    log->endOutput();
 }
 
 Clock::time_point DerivationBuilder::Impl::nextDeadline(Clock::time_point lastOutput) const {
@@ -534,7 +556,8 @@ RegistrationRequest DerivationBuilder::Impl::registration() const {
 std::map<std::string, PathInfo> DerivationBuilder::Impl::registerInTime() {
     RegistrationRequest request = registration();
     MachoJail jail(machoJailProgram());
-    MachoPageHashFixup fixup(store, worker.context.logger, request, settings.machoSignatures, jail);
+    NotingLogger logger(worker.context.logger, *log);
+    MachoPageHashFixup fixup(store, logger, request, settings.machoSignatures, jail);
     try {
         WorkDeadline deadline(after(started, settings.timeout));
         return registerOutputs(store, worker.context.logger, request, fixup);
