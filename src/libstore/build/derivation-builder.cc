@@ -9,12 +9,13 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include "firn-config.hh"
 #include "libstore/build/build-log.hh"
 #include "libstore/build/build-users.hh"
 #include "libstore/build/builder-environment.hh"
 #include "libstore/build/exported-references.hh"
 #include "libstore/build/failure-message.hh"
+#include "libstore/build/fixup-macho-page-hashes.hh"
+#include "libstore/build/helper-program.hh"
 #include "libstore/build/output-placement.hh"
 #include "libstore/build/pseudo-terminal.hh"
 #include "libstore/build/register-outputs.hh"
@@ -36,20 +37,6 @@ constexpr auto firstUserPoll = std::chrono::milliseconds(10);
 constexpr auto longestUserPoll = std::chrono::milliseconds(500);
 constexpr size_t readAtOnce = 256 * 1024;         // then other builds have their turn
 constexpr uint64_t scarceSpace = 8 * 1024 * 1024; // bytes left that may explain a failure
-
-/// Where it was installed; a program that was not (in a build directory) has it in the folder beside its own.
-std::string sandboxInitProgram() {
-    if (const char *chosen = getenv("FIRN_SANDBOX_INIT"); chosen && *chosen) {
-        return chosen;
-    }
-    std::error_code unknown;
-    std::filesystem::path folder = std::filesystem::read_symlink("/proc/self/exe", unknown).parent_path();
-    std::filesystem::path beside = folder.parent_path() / "sandbox-init" / "firn-sandbox-init";
-    if (folder.parent_path().filename() == "src" && std::filesystem::exists(beside, unknown)) {
-        return beside.string();
-    }
-    return FIRN_LIBEXEC_DIR "/firn-sandbox-init";
-}
 
 unsigned coresFor(const Settings &settings) {
     return settings.cores > 0 ? settings.cores : std::max(std::thread::hardware_concurrency(), 1u);
@@ -95,6 +82,28 @@ class StoreLeftovers {
   private:
     LocalStore &store_;
     StorePathSet paths_;
+};
+
+/// Keeps what the client is told of an output in the build's log, too.
+class NotingLogger : public Logger {
+  public:
+    NotingLogger(Logger &logger, BuildLog &log) : logger_(logger), log_(log) {}
+    void log(Verbosity level, std::string_view message) override {
+        log_.note(message);
+        logger_.log(level, message);
+    }
+    void startActivity(ActivityId id, Verbosity level, ActivityType type, std::string_view text,
+                       const LogFields &fields, ActivityId parent) override {
+        logger_.startActivity(id, level, type, text, fields, parent);
+    }
+    void stopActivity(ActivityId id) override { logger_.stopActivity(id); }
+    void result(ActivityId id, ResultType type, const LogFields &fields) override {
+        logger_.result(id, type, fields);
+    }
+
+  private:
+    Logger &logger_;
+    BuildLog &log_;
 };
 
 } // namespace
@@ -446,7 +455,7 @@ void DerivationBuilder::Impl::drainLog() {
         struct pollfd state = {terminal.master.get(), POLLIN, 0};
         more = more && poll(&state, 1, 50) > 0;
     }
-    log->finish();
+    log->endOutput();
 }
 
 Clock::time_point DerivationBuilder::Impl::nextDeadline(Clock::time_point lastOutput) const {
@@ -549,13 +558,13 @@ RegistrationRequest DerivationBuilder::Impl::registration() const {
 
 /// Reading what the builder left may take as long as it likes to make it, by a file with large holes.
 std::map<std::string, PathInfo> DerivationBuilder::Impl::registerInTime() {
-    RepairHook nothingToRepair = [](int, const std::string &, const std::vector<FilePatches> &) {
-        return std::vector<FilePatches>();
-    };
     RegistrationRequest request = registration();
+    MachoJail jail(machoJailProgram());
+    NotingLogger logger(worker.context.logger, *log);
+    MachoPageHashFixup fixup(store, logger, request, settings.machoSignatures, jail);
     try {
         WorkDeadline deadline(after(started, settings.timeout));
-        return registerOutputs(store, worker.context.logger, request, nothingToRepair);
+        return registerOutputs(store, worker.context.logger, request, fixup);
     } catch (const DeadlinePassed &) {
         throw BuildFailure(Status::timedOut, timeoutMessage());
     }
