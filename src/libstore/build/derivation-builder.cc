@@ -14,6 +14,7 @@
 #include "libstore/build/builder-environment.hh"
 #include "libstore/build/exported-references.hh"
 #include "libstore/build/failure-message.hh"
+#include "libstore/build/fixup-macho-page-hashes.hh"
 #include "libstore/build/helper-program.hh"
 #include "libstore/build/output-placement.hh"
 #include "libstore/build/pseudo-terminal.hh"
@@ -81,6 +82,28 @@ class StoreLeftovers {
   private:
     LocalStore &store_;
     StorePathSet paths_;
+};
+
+/// Keeps what the client is told of an output in the build's log, too.
+class NotingLogger : public Logger {
+  public:
+    NotingLogger(Logger &logger, BuildLog &log) : logger_(logger), log_(log) {}
+    void log(Verbosity level, std::string_view message) override {
+        log_.note(message);
+        logger_.log(level, message);
+    }
+    void startActivity(ActivityId id, Verbosity level, ActivityType type, std::string_view text,
+                       const LogFields &fields, ActivityId parent) override {
+        logger_.startActivity(id, level, type, text, fields, parent);
+    }
+    void stopActivity(ActivityId id) override { logger_.stopActivity(id); }
+    void result(ActivityId id, ResultType type, const LogFields &fields) override {
+        logger_.result(id, type, fields);
+    }
+
+  private:
+    Logger &logger_;
+    BuildLog &log_;
 };
 
 } // namespace
@@ -480,7 +503,7 @@ void DerivationBuilder::Impl::drainLog() {
         struct pollfd state = {terminal.master.get(), POLLIN, 0};
         more = more && poll(&state, 1, 50) > 0;
     }
-    log->finish();
+    log->endOutput();
 }
 
 Clock::time_point DerivationBuilder::Impl::nextDeadline(Clock::time_point lastOutput) const {
@@ -583,13 +606,13 @@ RegistrationRequest DerivationBuilder::Impl::registration() const {
 
 /// Reading what the builder left may take as long as it likes to make it, by a file with large holes.
 std::map<std::string, PathInfo> DerivationBuilder::Impl::registerInTime() {
-    RepairHook nothingToRepair = [](int, const std::string &, const std::vector<FilePatches> &) {
-        return std::vector<FilePatches>();
-    };
     RegistrationRequest request = registration();
+    MachoJail jail(machoJailProgram());
+    NotingLogger logger(worker.context.logger, *log);
+    MachoPageHashFixup fixup(store, logger, request, settings.machoSignatures, jail);
     try {
         WorkDeadline deadline(after(started, settings.timeout));
-        return registerOutputs(store, worker.context.logger, request, nothingToRepair);
+        return registerOutputs(store, worker.context.logger, request, fixup);
     } catch (const DeadlinePassed &) {
         throw BuildFailure(Status::timedOut, timeoutMessage());
     }

@@ -108,6 +108,19 @@ std::string parseTmpfsSize(const std::string &name, const std::string &value) {
     return value;
 }
 
+MachoSignatures parseMachoSignatures(const std::string &name, const std::string &value) {
+    if (value == "repair") {
+        return MachoSignatures::repair;
+    }
+    if (value == "refuse") {
+        return MachoSignatures::refuse;
+    }
+    if (value != "warn") {
+        badValue(name, value, "'repair', 'refuse' or 'warn'");
+    }
+    return MachoSignatures::warn;
+}
+
 /// What one name does with a value; `append` for "extra-".
 using Setter =
     std::function<void(Settings &, const std::string &name, const std::string &value, bool append)>;
@@ -235,6 +248,9 @@ const std::map<std::string, Entry> &entries() {
         {"allowed-impure-host-deps", set(&S::impureHostDeps)},
         {"ignored-acls", set(&S::ignoredAcls)},
         {"post-build-hook", text(&S::postBuildHook)},
+        {"macho-signatures", {[](S &settings, auto &name, auto &value, bool) {
+             settings.machoSignatures = parseMachoSignatures(name, value);
+         }}},
     };
     return table;
 }

@@ -35,6 +35,13 @@ enum class NoexecBuildDir {
     refuse, ///< an error
 };
 
+/// What happens to a Mach-O program whose code signature a rewrite of store paths makes wrong.
+enum class MachoSignatures {
+    repair, ///< made right again; the build fails where that is impossible
+    refuse, ///< the build fails
+    warn,   ///< registered with a wrong signature, and a warning
+};
+
 /// nix.conf's settings that a daemon uses, under Nix's names (in comments where they differ in form). Plain
 /// values: a connection copies the daemon's and lays the client's over them.
 struct Settings {
@@ -77,6 +84,7 @@ struct Settings {
     std::set<std::string> impureHostDeps;
     std::set<std::string> ignoredAcls{"security.selinux", "system.nfs4_acl", "security.csm"};
     std::string postBuildHook;
+    MachoSignatures machoSignatures = MachoSignatures::repair; ///< macho-signatures (Firn's own)
     Verbosity verbosity = Verbosity::info;
 
     bool operator==(const Settings &) const = default;
