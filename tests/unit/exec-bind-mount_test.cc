@@ -30,11 +30,14 @@ constexpr int noNamespace = 99;
 
 void enterOwnMounts() {
     uid_t uid = geteuid();
+    gid_t gid = getegid();
     if (unshare(CLONE_NEWNS | (uid == 0 ? 0 : CLONE_NEWUSER)) != 0) {
         _exit(noNamespace);
     }
     if (uid != 0) {
+        std::ofstream("/proc/self/setgroups") << "deny";
         std::ofstream("/proc/self/uid_map") << "0 " << uid << " 1\n";
+        std::ofstream("/proc/self/gid_map") << "0 " << gid << " 1\n";
     }
     if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
         _exit(noNamespace);
