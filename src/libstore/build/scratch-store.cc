@@ -15,6 +15,9 @@ namespace {
 constexpr const char *innerName = "store";
 constexpr std::string_view suffix = ".drv.chroot";
 
+/// By the sticky bit, which means nothing here, ours are told from stock Nix's.
+constexpr mode_t outerMode = S_ISVTX | 0700;
+
 UniqueFd makeDirectoryAt(int dir, const std::string &name) {
     if (mkdirat(dir, name.c_str(), 0700) != 0) {
         throwErrno("making directory '{}' for a sandbox's store", name);
@@ -28,14 +31,27 @@ UniqueFd lockDirectory(int storeDir, const std::string &name, bool wait) {
     return fd && lockFile(fd.get(), LockMode::exclusive, wait) ? std::move(fd) : UniqueFd();
 }
 
-/// Whether a locked directory is a scratch store and still has that name. Stock Nix's are never closed to
-/// everybody else and hold a whole file system, or one directory of another name. One that is empty may be
-/// about to be locked by its maker.
+/// Whether a locked directory is a scratch store and still has that name.
 bool isScratchStore(int storeDir, const std::string &name, int fd) {
     struct stat locked, named;
     return fstat(fd, &locked) == 0 && statAt(storeDir, name, named) && locked.st_dev == named.st_dev &&
-           locked.st_ino == named.st_ino && locked.st_uid == geteuid() && (locked.st_mode & 07777) == 0700 &&
-           listDirectory(fd) == std::vector<std::string>{innerName};
+           locked.st_ino == named.st_ino && locked.st_uid == geteuid() &&
+           (locked.st_mode & 07777) == outerMode;
+}
+
+/// A sweep by another process may come between making and locking: then the name is gone.
+UniqueFd makeLocked(int storeDir, const std::string &name) {
+    for (int attempt = 0; attempt < 100; attempt++) {
+        if (mkdirat(storeDir, name.c_str(), outerMode) != 0) {
+            throwErrno("making directory '{}' for a sandbox's store", name);
+        }
+        UniqueFd fd = lockDirectory(storeDir, name, /*wait=*/true);
+        if (fd && isScratchStore(storeDir, name, fd.get())) {
+            return fd;
+        }
+        removeTree(storeDir, name);
+    }
+    throw Error(ErrorKind::failure, "making '{}' for a sandbox's store: it was swept away each time", name);
 }
 
 } // namespace
@@ -46,9 +62,7 @@ ScratchStore::ScratchStore(int storeDir, const StorePath &drvPath, std::optional
         UniqueFd stale = lockDirectory(storeDir_, name_, /*wait=*/true); // until a sweep is through with it
         removeTree(storeDir_, name_);
     }
-    lock_ = makeDirectoryAt(storeDir_, name_);
-    lockFile(lock_.get(), LockMode::exclusive, /*wait=*/true);
-    // A sweep leaves it alone as long as it is empty, so this comes when it is locked.
+    lock_ = makeLocked(storeDir_, name_);
     fd_ = makeDirectoryAt(lock_.get(), innerName);
     // As the real store: builders add entries, and cannot remove what is not theirs.
     if (group && fchown(fd_.get(), static_cast<uid_t>(-1), *group) != 0) {
