@@ -86,23 +86,10 @@ void dropOverlaps(std::vector<StaleSlot> &stale) {
     });
 }
 
-bool touches(const ByteRange &slot, const std::vector<ByteRange> &ranges) {
-    auto endsBehind = [](uint64_t place, const ByteRange &range) { return place < range.end(); };
-    auto found = std::upper_bound(ranges.begin(), ranges.end(), slot.offset, endsBehind);
-    return found != ranges.end() && found->offset < slot.end();
-}
-
 std::vector<StaleSlot> verify(const Request &request, const FileBytes &file) {
-    std::optional<std::vector<ByteRange>> within;
-    if (!request.claimsOnly) {
-        within = request.ranges;
-    }
     std::vector<StaleSlot> stale;
-    for (const SliceReport &slice : verifyPageHashes(file, within).slices) {
+    for (const SliceReport &slice : verifyPageHashes(file, request.ranges).slices) {
         addStale(file, slice, stale);
-    }
-    if (request.claimsOnly) {
-        std::erase_if(stale, [&](const StaleSlot &slot) { return !touches(slot.range, request.ranges); });
     }
     dropOverlaps(stale);
     return stale;

@@ -19,14 +19,32 @@ TEST(MergePatches, SortsThemByOffset) {
     EXPECT_EQ(patches[0].bytes + patches[1].bytes + patches[2].bytes, "aaaccd");
 }
 
-TEST(MergePatches, RefusesOverlapAndTakesNeighbours) {
+/// "10:cccc 14:x"
+std::string shown(const std::vector<Patch> &patches) {
+    std::string text;
+    for (const Patch &patch : patches) {
+        text += (text.empty() ? "" : " ") + std::to_string(patch.offset) + ":" + patch.bytes;
+    }
+    return text;
+}
+
+TEST(MergePatches, LaysTheFurtherOnesOverThoseThatAreThere) {
+    auto merged = [](std::vector<Patch> patches, std::vector<Patch> further) {
+        mergePatches(patches, std::move(further), 100, "file");
+        return shown(patches);
+    };
+    EXPECT_EQ(merged({at(10, "cccc")}, {at(13, "x")}), "10:ccc 13:x");
+    EXPECT_EQ(merged({at(10, "cccc")}, {at(8, "xyz")}), "8:xyz 11:ccc");
+    EXPECT_EQ(merged({at(10, "cccc")}, {at(11, "xy")}), "10:c 11:xy 13:c");
+    EXPECT_EQ(merged({at(10, "abcdef")}, {at(14, "y"), at(11, "x")}), "10:a 11:x 12:cd 14:y 15:f");
+    EXPECT_EQ(merged({at(10, "cc"), at(12, "dd")}, {at(9, "123456")}), "9:123456");
+    EXPECT_EQ(merged({at(10, "cccc")}, {at(14, "x"), at(8, "yz")}), "8:yz 10:cccc 14:x");
+}
+
+TEST(MergePatches, RefusesFurtherOnesThatOverlapEachOther) {
     std::vector<Patch> patches{at(10, "cccc")};
-    EXPECT_THROW(mergePatches(patches, {at(13, "x")}, 100, "file"), Error);
-    patches = {at(10, "cccc")};
-    EXPECT_THROW(mergePatches(patches, {at(8, "xyz")}, 100, "file"), Error);
-    patches = {at(10, "cccc")};
-    mergePatches(patches, {at(14, "x"), at(8, "yz")}, 100, "file");
-    EXPECT_EQ(patches.size(), 3u);
+    EXPECT_THROW(mergePatches(patches, {at(20, "xyz"), at(22, "x")}, 100, "file"), Error);
+    EXPECT_EQ(shown(patches), "10:cccc");
 }
 
 TEST(MergePatches, RefusesWhatReachesBeyondTheFile) {

@@ -760,6 +760,38 @@ class RegisterMachO : public RegisterOutputs {
         return image.sign(image.bytes.replace(1000, 32, path.hashPart()));
     }
 
+    /// More occurrences than are kept.
+    static test::ImageSpec filledSpec() {
+        test::ImageSpec spec;
+        spec.codeSize = 4 << 20;
+        return spec;
+    }
+    static std::string filledProgram(const StorePath &path) {
+        test::Image image(filledSpec());
+        std::string bytes = image.bytes;
+        for (size_t at = 1000; at + 1000 < filledSpec().codeSize; at += 33) {
+            bytes.replace(at, 33, std::string(path.hashPart()) + '.');
+        }
+        return image.sign(bytes);
+    }
+
+    /// A jail that answers the first question, which is as long as `first`, with `answer`, a second one (if
+    /// there is one) with nothing, and becomes the real one.
+    std::string jailThatLiesFirst(const jail::Request &first, const jail::Answer &answer,
+                                  const std::optional<jail::Request> &second = std::nullopt) {
+        write(tmp_ / "lie", jail::encodeAnswer(answer));
+        write(tmp_ / "nothing", jail::encodeAnswer({}));
+        std::string script = fmt::format("#!/bin/sh\nhead -c {} >/dev/null; cat {} >&0\n",
+                                         jail::encodeRequest(first).size(), (tmp_ / "lie").string());
+        if (second) {
+            script += fmt::format("head -c {} >/dev/null; cat {} >&0\n", jail::encodeRequest(*second).size(),
+                                  (tmp_ / "nothing").string());
+        }
+        write(tmp_ / "jail", script + "exec " + realJail() + "\n");
+        chmod((tmp_ / "jail").c_str(), 0755);
+        return tmp_ / "jail";
+    }
+
     static std::string realJail() {
         const char *chosen = getenv("FIRN_MACHO_JAIL");
         return chosen && *chosen ? chosen : FIRN_MACHO_JAIL_PATH;
@@ -829,19 +861,9 @@ TEST_F(RegisterMachO, AnOutputMayBeAProgramItself) {
 
 TEST_F(RegisterMachO, RepairsProgramsThatAreRewrittenEverywhere) {
     StorePath scratch = addRedirected("out", 'a', 'c');
-    test::ImageSpec spec;
-    spec.codeSize = 4 << 20;
-    test::Image image(spec);
-    auto filled = [&](const StorePath &path) {
-        std::string bytes = image.bytes;
-        for (size_t at = 1000; at + 1000 < spec.codeSize; at += 33) {
-            bytes.replace(at, 33, std::string(path.hashPart()) + '.');
-        }
-        return image.sign(bytes);
-    };
-    write(scratchOf(), filled(scratch));
+    write(scratchOf(), filledProgram(scratch));
     PathInfo info = runFixup().at("out");
-    EXPECT_TRUE(read(finalOf()) == filled(info.path));
+    EXPECT_TRUE(read(finalOf()) == filledProgram(info.path));
     expectHashed(info);
 }
 
@@ -924,27 +946,51 @@ TEST_F(RegisterMachO, AJailThatLiesIsFoundOutByTheSecondLook) {
     jail::Answer lie;
     lie.fixup.patches = {{test::Image().directories[0].slot(0), std::string(32, 'x')}};
     lie.fixup.findings = {{MachoFinding::Kind::repaired, 0, "arm64", 0, 1, 0, "recomputed"}};
-    write(tmp_ / "lie", jail::encodeAnswer(lie));
-    write(tmp_ / "jail",
-          fmt::format("#!/bin/sh\nhead -c {} >/dev/null; cat {} >&0; exec {}\n",
-                      jail::encodeRequest(request).size(), (tmp_ / "lie").string(), realJail()));
-    chmod((tmp_ / "jail").c_str(), 0755);
-    jail_ = tmp_ / "jail";
+    jail_ = jailThatLiesFirst(request, lie);
     std::string message = refusal();
     EXPECT_NE(message.find("after the repair, the slot at byte"), std::string::npos) << message;
 }
 
-TEST_F(RegisterMachO, AJailThatWantsToPatchARewrittenPathIsRefused) {
+TEST_F(RegisterMachO, AJailThatPatchesARewrittenPathIsFoundOutByTheSecondLook) {
     StorePath scratch = addRedirected("out", 'a', 'c');
     write(scratchOf(), program(scratch));
+    jail::Request request;
+    request.patches = {{Patch::Place::contents, 1000, std::string(32, 'a')}};
     jail::Answer lie;
     lie.fixup.patches = {{1010, std::string(20, 'x')}};
-    write(tmp_ / "lie", jail::encodeAnswer(lie));
-    write(tmp_ / "jail", "#!/bin/sh\ncat " + (tmp_ / "lie").string() + " >&0; exec sleep 60\n");
-    chmod((tmp_ / "jail").c_str(), 0755);
-    jail_ = tmp_ / "jail";
-    expectError(ErrorKind::refused, [&] { runFixup(); });
+    jail_ = jailThatLiesFirst(request, lie);
+    std::string message = refusal();
+    EXPECT_NE(message.find("after the repair, the slot at byte"), std::string::npos) << message;
     EXPECT_FALSE(fs::exists(finalOf()));
+}
+
+TEST_F(RegisterMachO, AJailThatKeepsQuietIsFoundOutWhereEverythingIsRewrittenToo) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    write(scratchOf(), filledProgram(scratch));
+    jail::Request look, request;
+    look.kind = jail::Kind::verify;
+    look.ranges = {{0, 1}};
+    request.rules = {{std::string(32, 'c'), std::string(32, 'a')}};
+    // The first question is what was wrong before, which it answers truly: nothing was.
+    jail_ = jailThatLiesFirst(look, {}, request);
+    std::string message = refusal();
+    EXPECT_NE(message.find("after the repair, the slot at byte"), std::string::npos) << message;
+}
+
+TEST_F(RegisterMachO, RepairsASlotThatHoldsARewrittenPathItself) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    size_t slot = test::Image().directories[0].slot(0);
+    write(scratchOf(), program(scratch).replace(slot, 32, scratch.hashPart()));
+    PathInfo info = runFixup().at("out");
+    EXPECT_EQ(read(finalOf()), program(info.path));
+}
+
+TEST_F(RegisterMachO, RepairsASlotThatHoldsARewrittenPathWhereEverythingIsRewritten) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    size_t slot = test::Image(filledSpec()).directories[0].slot(0);
+    write(scratchOf(), filledProgram(scratch).replace(slot, 32, scratch.hashPart()));
+    PathInfo info = runFixup().at("out");
+    EXPECT_TRUE(read(finalOf()) == filledProgram(info.path));
 }
 
 TEST_F(RegisterMachO, NamesTheBundleWhoseSealARewriteBreaks) {

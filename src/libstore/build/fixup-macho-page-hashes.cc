@@ -198,7 +198,12 @@ jail::Answer MachoPageHashFixup::ask(const OutputRewrite &output, const NodePatc
         }
         problem = error.message();
     }
-    fail(output, change, "it could not be looked at: " + problem);
+    throw BuildFailure(
+        BuildResult::Status::miscFailure,
+        fmt::format("the Mach-O file {} of '{}' is touched by rewriting store paths, and its code "
+                    "signature could not be looked at: {}. What rewrites no Mach-O file is built as "
+                    "ever; see to it that Firn's own programs are installed and may run",
+                    describe(output, change.node), store_.dir().print(request_.drvPath), problem));
 }
 
 void MachoPageHashFixup::warn(const OutputRewrite &output, uint32_t node, const MachoFinding &finding) {
@@ -245,30 +250,47 @@ void MachoPageHashFixup::judge(const OutputRewrite &output, const NodePatches &c
     }
 }
 
+/// Places of all slots of a file that are wrong.
+std::set<uint64_t> MachoPageHashFixup::staleSlots(const OutputRewrite &output, const NodePatches &change,
+                                                  int file) {
+    jail::Request request;
+    request.kind = jail::Kind::verify;
+    request.fileSize = sizeOf(file);
+    request.ranges = {{0, request.fileSize}};
+    std::set<uint64_t> places;
+    for (const jail::StaleSlot &slot : ask(output, change, request, file).stale) {
+        places.insert(slot.range.offset);
+    }
+    return places;
+}
+
 std::vector<BytePatch> MachoPageHashFixup::fixOne(const OutputRewrite &output, const NodePatches &change,
                                                   int file) {
     jail::Request request;
     request.kind = jail::Kind::fixup;
     request.fileSize = sizeOf(file);
     request.patches = change.contents;
+    std::set<uint64_t> staleBefore;
     if (change.everywhere) {
         request.rules = rulesOf(output.rewrites);
+        staleBefore = staleSlots(output, change, file);
     }
     jail::Answer answer = ask(output, change, request, file);
     judge(output, change, answer.fixup.findings);
     if (policy_ == MachoSignatures::warn) {
         return {};
     }
-    remember(output, change, answer.fixup);
+    remember(output, change, answer.fixup, std::move(staleBefore));
     return std::move(answer.fixup.patches);
 }
 
 /// For the log, and for the second look.
 void MachoPageHashFixup::remember(const OutputRewrite &output, const NodePatches &change,
-                                  const PageHashFixup &fixup) {
+                                  const PageHashFixup &fixup, std::set<uint64_t> staleBefore) {
     Expectation expected;
     Repaired repaired{output.tree.pathOf(change.node), {}};
     expected.everywhere = change.everywhere;
+    expected.staleBefore = std::move(staleBefore);
     for (const Patch &patch : change.contents) {
         expected.touched.push_back({patch.offset, patch.bytes.size()});
     }
@@ -364,11 +386,12 @@ void MachoPageHashFixup::verifyOne(const OutputRewrite &output, const NodePatche
     jail::Request request;
     request.kind = jail::Kind::verify;
     request.fileSize = sizeOf(file);
-    request.claimsOnly = expected.everywhere;
-    request.ranges = expected.everywhere ? expected.repaired : expected.touched;
+    request.ranges = expected.everywhere ? std::vector<ByteRange>{{0, request.fileSize}} : expected.touched;
     for (const jail::StaleSlot &slot : ask(output, change, request, file).stale) {
         bool claimed = overlapsAny(slot.range, expected.repaired);
-        if (claimed || !expected.leftWrong.contains(slot.slice)) {
+        bool known =
+            expected.leftWrong.contains(slot.slice) || expected.staleBefore.contains(slot.range.offset);
+        if (claimed || !known) {
             fail(output, change,
                  fmt::format("after the repair, the slot at byte {} is still wrong", slot.range.offset));
         }
@@ -380,7 +403,7 @@ void MachoPageHashFixup::verify(const OutputRewrite &output) {
     std::map<uint32_t, const NodePatches *> wanted;
     for (const NodePatches &change : output.changes) {
         auto found = expectations.find(change.node);
-        if (found != expectations.end() && !(found->second.everywhere && found->second.repaired.empty())) {
+        if (found != expectations.end()) {
             wanted.emplace(change.node, &change);
         }
     }

@@ -35,6 +35,8 @@ class MachoPageHashFixup : public OutputRepair {
         std::vector<ByteRange> repaired;
         std::set<uint64_t> leftWrong; ///< slices with something that was not repaired
         bool everywhere = false;
+        std::set<uint64_t>
+            staleBefore; ///< with `everywhere`: places of the slots that were wrong in the old file
     };
     using Expectations = std::map<uint32_t, Expectation>; ///< by number of the node
 
@@ -43,8 +45,10 @@ class MachoPageHashFixup : public OutputRepair {
         std::map<std::string, uint64_t> slots; ///< by architecture
     };
 
+    std::set<uint64_t> staleSlots(const OutputRewrite &output, const NodePatches &change, int file);
     std::vector<BytePatch> fixOne(const OutputRewrite &output, const NodePatches &change, int file);
-    void remember(const OutputRewrite &output, const NodePatches &change, const PageHashFixup &fixup);
+    void remember(const OutputRewrite &output, const NodePatches &change, const PageHashFixup &fixup,
+                  std::set<uint64_t> staleBefore);
     void verifyOne(const OutputRewrite &output, const NodePatches &change, const Expectation &expected,
                    int file);
     void judge(const OutputRewrite &output, const NodePatches &change,

@@ -138,13 +138,13 @@ MachoFinding decodeFinding(Decoder &in, uint64_t fileSize) {
 }
 
 void decodePatches(Decoder &in, uint64_t fileSize, std::vector<BytePatch> &patches) {
-    size_t count = in.count(sizeof(uint64_t) + sizeof(uint32_t) + 1);
+    size_t count = in.count(sizeof(uint64_t) + sizeof(uint32_t) + minSlotSize);
     Place place(fileSize);
     patches.reserve(count);
     for (size_t i = 0; i < count && !in.failed(); ++i) {
         auto offset = in.number<uint64_t>();
         auto size = in.number<uint32_t>();
-        in.require(size <= maxSlotSize && place.take(offset, size));
+        in.require(size >= minSlotSize && size <= maxSlotSize && place.take(offset, size));
         patches.push_back({offset, std::string(in.raw(in.failed() ? 0 : size))});
     }
 }
@@ -193,7 +193,6 @@ std::optional<Header> decodeHeader(std::string_view bytes) {
 std::string encodeRequest(const Request &request) {
     Encoder out;
     out.number(request.fileSize);
-    out.number(static_cast<uint8_t>(request.claimsOnly));
     out.number(static_cast<uint32_t>(request.patches.size()));
     for (const Patch &patch : request.patches) {
         out.number(patch.offset);
@@ -218,7 +217,6 @@ std::optional<Request> decodeRequest(Kind kind, std::string_view body) {
     Request request;
     request.kind = kind;
     request.fileSize = in.number<uint64_t>();
-    request.claimsOnly = in.number<uint8_t>() == 1;
     Place patched(request.fileSize), looked(request.fileSize);
     for (size_t left = in.count(sizeof(uint64_t) + sizeof(uint32_t) + 1); left > 0 && !in.failed(); --left) {
         auto offset = in.number<uint64_t>();

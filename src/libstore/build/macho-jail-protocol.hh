@@ -50,10 +50,8 @@ struct Request {
     std::vector<Patch> patches;
     /// fixup: not empty if every occurrence changes (before `patches` do).
     std::vector<RewriteRule> rules;
-    /// verify: slots over bytes in these are looked at. With `claimsOnly` every slot is, and these are the
-    /// slots that are asked about.
+    /// verify: slots over bytes in these are looked at.
     std::vector<ByteRange> ranges;
-    bool claimsOnly = false;
 };
 
 /// A slot that does not hold the digest of its bytes.
@@ -68,11 +66,11 @@ struct Answer {
     std::vector<StaleSlot> stale; ///< ascending by place
 };
 
-constexpr size_t maxSlotSize = 64;           ///< bytes of the longest digest
-constexpr size_t maxFindings = 64 * 1024;    ///< a fat file's slices and their directories
-constexpr size_t maxArchitecture = 64;       ///< bytes
-constexpr size_t maxReason = 512;            ///< bytes
-constexpr uint64_t maxRequestBody = 1 << 26; ///< bytes
+constexpr size_t minSlotSize = 20, maxSlotSize = 64; ///< bytes of the shortest and of the longest digest
+constexpr size_t maxFindings = 64 * 1024;            ///< a fat file's slices and their directories
+constexpr size_t maxArchitecture = 64;               ///< bytes
+constexpr size_t maxReason = 512;                    ///< bytes
+constexpr uint64_t maxRequestBody = 1 << 26;         ///< bytes
 /// What an answer about a file of this size can need, in bytes: a patch for each page, five times over, and
 /// findings.
 uint64_t maxAnswerBody(uint64_t fileSize);
@@ -88,7 +86,7 @@ std::optional<Request> decodeRequest(Kind kind, std::string_view body);
 /// Texts that are too long are cut. Throws badInput for more than `maxFindings` findings.
 std::string encodeAnswer(const Answer &answer);
 /// The daemon's view: nullopt unless every patch and slot lies within a file of this size, ascending and not
-/// overlapping, of at most `maxSlotSize` bytes, every count and length is within its bound, texts are plain
+/// overlapping, of the size of a digest, every count and length is within its bound, texts are plain
 /// ASCII, and no byte is left. For each answer there is one encoding.
 std::optional<Answer> decodeAnswer(std::string_view body, uint64_t fileSize);
 

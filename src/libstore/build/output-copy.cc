@@ -167,20 +167,10 @@ class WindowRewriter {
     void replaceIn(size_t size) {
         rewrites_.parts->scan({buffer_.get(), size}, offset_, [this](const PartHit &hit) {
             if (takeHit(hit, rewrites_.rewritable, takenUntil_)) {
-                checkOverlap(hit.offset);
                 const std::string &replacement = rewrites_.replacements[hit.part];
                 std::memcpy(buffer_.get() + (hit.offset - offset_), replacement.data(), replacement.size());
             }
         });
-    }
-
-    void checkOverlap(uint64_t offset) {
-        while (nextPatch_ < patches_.size() && patches_[nextPatch_].end() <= offset) {
-            ++nextPatch_;
-        }
-        if (nextPatch_ < patches_.size() && patches_[nextPatch_].offset < offset + HashPartSet::length) {
-            throw Error(ErrorKind::refused, "a patch overlaps a rewritten store path at {}: refused", offset);
-        }
     }
 
     void writeOut(size_t size, ReplacementFile &to) {
@@ -196,7 +186,7 @@ class WindowRewriter {
     size_t held_ = 0;         ///< bytes in the buffer that were not written out yet
     uint64_t offset_ = 0;     ///< of the buffer in the file
     uint64_t takenUntil_ = 0; ///< end of the last occurrence
-    size_t firstPatch_ = 0, nextPatch_ = 0;
+    size_t firstPatch_ = 0;
 };
 
 void copyPatched(int from, const std::vector<Patch> &patches, ReplacementFile &to) {

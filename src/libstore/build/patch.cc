@@ -19,6 +19,23 @@ void checkPatch(const Patch &patch, uint64_t size, const std::string &path) {
     }
 }
 
+/// What is left of `patch` where none of `others` (ascending, not overlapping) lies over it.
+void addUncovered(const Patch &patch, const std::vector<Patch> &others, std::vector<Patch> &pieces) {
+    auto endsBehind = [](uint64_t offset, const Patch &other) { return offset < other.end(); };
+    auto other = std::upper_bound(others.begin(), others.end(), patch.offset, endsBehind);
+    uint64_t at = patch.offset;
+    auto addUpTo = [&](uint64_t end) {
+        if (at < end) {
+            pieces.push_back({patch.place, at, patch.bytes.substr(at - patch.offset, end - at)});
+        }
+    };
+    for (; other != others.end() && other->offset < patch.end(); ++other) {
+        addUpTo(other->offset);
+        at = other->end();
+    }
+    addUpTo(patch.end());
+}
+
 } // namespace
 
 void mergePatches(std::vector<Patch> &patches, std::vector<Patch> further, uint64_t size,
@@ -26,15 +43,22 @@ void mergePatches(std::vector<Patch> &patches, std::vector<Patch> further, uint6
     for (const Patch &patch : further) {
         checkPatch(patch, size, path);
     }
-    std::move(further.begin(), further.end(), std::back_inserter(patches));
-    std::sort(patches.begin(), patches.end(),
-              [](const Patch &a, const Patch &b) { return a.offset < b.offset; });
+    auto byOffset = [](const Patch &a, const Patch &b) { return a.offset < b.offset; };
+    std::sort(further.begin(), further.end(), byOffset);
     auto overlaps = [](const Patch &a, const Patch &b) { return a.end() > b.offset; };
-    auto found = std::adjacent_find(patches.begin(), patches.end(), overlaps);
-    if (found != patches.end()) {
+    auto found = std::adjacent_find(further.begin(), further.end(), overlaps);
+    if (found != further.end()) {
         throw Error(ErrorKind::refused, "two patches of '{}' overlap at {}: refused", escapeForDisplay(path),
                     std::next(found)->offset);
     }
+    std::vector<Patch> merged;
+    merged.reserve(patches.size() + further.size());
+    for (const Patch &patch : patches) {
+        addUncovered(patch, further, merged);
+    }
+    std::move(further.begin(), further.end(), std::back_inserter(merged));
+    std::sort(merged.begin(), merged.end(), byOffset);
+    patches = std::move(merged);
 }
 
 size_t overlayPatches(const std::vector<Patch> &patches, size_t first, char *piece, size_t size,

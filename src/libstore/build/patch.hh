@@ -26,8 +26,10 @@ struct FilePatches {
     bool everywhere = false;
 };
 
-/// Sorts `further` into `patches`, contents of a file of `size` bytes. Throws ErrorKind::refused where a
-/// patch is empty, of another place, reaches beyond the file or overlaps another. `path` is for the message.
+/// Lays `further` over `patches`, contents of a file of `size` bytes: where both want a byte, it is
+/// `further`'s, which was made with the others in mind. Throws ErrorKind::refused where one of `further` is
+/// empty, of another place, reaches beyond the file or overlaps another of `further`. `path` is for the
+/// message.
 void mergePatches(std::vector<Patch> &patches, std::vector<Patch> further, uint64_t size,
                   const std::string &path);
 
