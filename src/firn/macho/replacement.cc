@@ -42,7 +42,7 @@ void setModificationTime(int fd, const struct stat &st) {
     }
 }
 
-/// A new file is its maker's; what the old one was, not everybody may make it.
+/// A new file belongs to whoever makes it, and not everybody may give it to the old one's owner and group.
 void giveTo(int fd, const struct stat &own, const struct stat &old) {
     bool sameUser = own.st_uid == old.st_uid;
     if ((sameUser && own.st_gid == old.st_gid) || fchown(fd, old.st_uid, old.st_gid) == 0) {
