@@ -143,6 +143,11 @@ void finishMacho(const MachoCommands &commands, MachoWords &words) {
     words.options.action = commands.verify->parsed()    ? MachoOptions::Action::verify
                            : commands.rewrite->parsed() ? MachoOptions::Action::rewrite
                                                         : MachoOptions::Action::repair;
+    for (const std::string &path : words.options.paths) {
+        if (path.empty()) {
+            throw CLI::ValidationError("PATH", "it is empty; name a file or directory");
+        }
+    }
     std::set<std::string> seen;
     for (const std::string &text : words.replacements) {
         try {
@@ -156,11 +161,43 @@ void finishMacho(const MachoCommands &commands, MachoWords &words) {
     }
 }
 
+/// The innermost command that was found among the words.
+const CLI::App &chosenCommand(const CLI::App &app) {
+    const CLI::App *command = &app;
+    while (!command->get_subcommands().empty()) {
+        command = command->get_subcommands().back();
+    }
+    return *command;
+}
+
+/// Throws if a word stands where a command should, and is none.
+void requireKnownCommand(const CLI::App &command) {
+    std::vector<std::string> words = command.remaining(), known;
+    for (const CLI::App *one : command.get_subcommands([](const CLI::App *) { return true; })) {
+        known.push_back(one->get_name());
+    }
+    if (!words.empty() && !known.empty()) {
+        throw CLI::ExtrasError(fmt::format("{} is not one of the commands: {}",
+                                           quoteForDisplay(words.front()), fmt::join(known, ", ")),
+                               CLI::ExitCodes::ExtrasError);
+    }
+}
+
+void parseWords(CLI::App &app, int argc, char **argv) {
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::RequiredError &) {
+        // CLI11 says no more than that a command is required, even where there is a wrong one.
+        requireKnownCommand(chosenCommand(app));
+        throw;
+    }
+}
+
 /// Runs CLI11; nothing to do if it printed help, the version or an error.
 template<typename Finish>
 Command parse(CLI::App &app, int argc, char **argv, Command command, Finish finish) {
     try {
-        app.parse(argc, argv);
+        parseWords(app, argc, argv);
         finish(command);
     } catch (const CLI::ParseError &error) {
         command.action = Command::Action::exit;
@@ -194,7 +231,7 @@ Command parseAsFirn(int argc, char **argv) {
     addDaemonOptions(*daemon, command.daemon, words);
     MachoWords machoWords;
     MachoCommands macho = addMacho(app, machoWords);
-    return parse(app, argc, argv, {}, [&](Command &result) {
+    Command parsed = parse(app, argc, argv, {}, [&](Command &result) {
         if (macho.all->parsed()) {
             finishMacho(macho, machoWords);
             result.action = Command::Action::macho;
@@ -205,6 +242,10 @@ Command parseAsFirn(int argc, char **argv) {
         finishDaemonOptions(*daemon, command.daemon, words);
         result.daemon = command.daemon;
     });
+    if (macho.all->parsed() && parsed.exitStatus != 0) {
+        parsed.exitStatus = machoTrouble;
+    }
+    return parsed;
 }
 
 } // namespace

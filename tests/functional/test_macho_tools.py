@@ -314,8 +314,26 @@ def test_wrong_words_on_the_command_line_are_refused(tree):
                   ["rewrite", "--replace", f"/nix/store/{OLD}-a=/nix/store/{NEW}-a", tree], ["repair", "--replace", "x", tree],
                   ["rewrite", "--replace", f"{OLD}={NEW}", "--replace", f"{OLD}={OTHER}", tree],
                   ["rewrite", "--replace", f"{OLD}={'e' * 32}", tree]):
-        status = subprocess.run([program(), "macho"] + list(map(str, words)), capture_output=True).returncode
-        assert status > 100, words
+        result = firn(*words, status=2)
+        assert result.err and not result.out, words
+
+
+def test_a_wrong_command_is_named_with_the_right_ones(tree):
+    for words in (["frobnicate"], ["frobnicate", tree], ["frobnicate", "--json", tree]):
+        err = firn(*words, status=2).err
+        assert "'frobnicate'" in err and "verify, rewrite, repair" in err, words
+    assert "required" in firn(status=2).err
+    for command in ([], ["verify"], ["rewrite"], ["repair"]):
+        assert "macho" in firn(*command, "--help").out
+
+
+@pytest.mark.parametrize("command", [["verify"], ["rewrite", "--replace", f"{OLD}={NEW}"], ["repair"]])
+def test_an_empty_path_is_called_so_before_anything_is_done(tree, command):
+    path = write(tree / "prog", changed(macho.thin(holding(OLD)), 5000))
+    before = facts(path)
+    result = firn(*command, path, "", status=2)
+    assert "PATH" in result.err and "empty" in result.err and not result.out
+    assert facts(path) == before
 
 
 def on_a_terminal(*args, timeout=60):
@@ -489,6 +507,26 @@ def test_a_stale_page_elsewhere_stays_stale(tree):
     assert changed(data, 4096 * 6) == macho.thin(holding(NEW))
 
 
+def test_a_stale_page_elsewhere_stays_stale_in_a_file_full_of_hashes(tree):
+    count = 70000  # more places than are remembered one by one
+    def build(text):
+        body = bytes(8192) + text.encode() * count
+        return changed(macho.thin(body, style=macho.ADHOC_SIGNED), 4096 + 100)
+    path = write(tree / "prog", build(OLD))
+    assert rewrite(path).json["summary"]["replacements"] == count
+    assert path.read_bytes() == build(NEW)
+    for directory in verify(path, status=1)["files"][0]["slices"][0]["directories"]:
+        assert directory["staleCodeSlots"] == [1]
+
+
+@pytest.mark.parametrize("command", [["rewrite", "--replace", f"{OLD}={NEW}"], ["repair"], ["repair", "--dry-run"]])
+def test_the_root_directory_is_refused_by_every_name(tree, command):
+    os.symlink("/", tree / "root")
+    for way in ("/", "//", "/.", "/..", f"{tree}/root/", "/usr/.."):
+        result = firn(*command, way, status=2, timeout=10)
+        assert "root directory" in result.err, way
+
+
 @pytest.mark.parametrize("command", [["rewrite", "--replace", f"{OLD}={NEW}"], ["repair"]])
 def test_a_store_is_refused_by_every_way(tree, command):
     store = tree / "nix/store"
@@ -526,6 +564,20 @@ def test_what_may_not_be_written_is_an_error_that_names_it(tree):
     before = facts(path)
     assert "writable" in rewrite(path, status=2).err  # its folder was not named, so it is left as it is
     assert facts(path) == before
+
+
+@pytest.mark.root_only
+@pytest.mark.parametrize("owner, lost, remedy", [((12345, 0), "owner, user 12345", "copy of your own"), ((0, 12345), "group, 12345", "chgrp")])
+def test_an_owner_or_group_that_cannot_be_kept_is_named_with_what_to_do(tree, owner, lost, remedy):
+    path = write(tree / "prog", changed(macho.thin(holding(OLD)), 5000))
+    os.chown(path, *owner)
+    before = facts(path)
+    for command in (["rewrite", "--replace", f"{OLD}={NEW}"], ["repair"]):
+        result = subprocess.run(["setpriv", "--inh-caps=-chown", "--bounding-set=-chown", program(), "macho", *command, str(path)],
+                                capture_output=True, text=True)
+        assert result.returncode == 2 and lost in result.stderr and remedy in result.stderr, result
+        assert "Operation not permitted" in result.stderr and "signed again" not in result.stderr
+    assert facts(path) == before and os.listdir(tree) == ["prog"]
 
 
 def test_a_stopped_rewriting_leaves_no_half_of_a_file(tree):
@@ -591,6 +643,28 @@ def test_a_universal_file_is_repaired_wholly_or_not_at_all(tree):
     assert facts(path) == before
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_universal_file_with_a_malformed_slice_is_left_as_it_is(tree, order):
+    stale = (macho.ARM64, changed(macho.thin(BODY), 5000))
+    cut = (macho.X86_64, macho.thin(BODY, macho.X86_64)[:-100])
+    path = write(tree / "sub/prog", macho.fat(*[stale, cut][::order]))
+    before = facts(path)
+    for words in ([path], [tree], ["--dry-run", path], ["--dry-run", tree]):
+        result = firn("repair", *words, status=2)
+        assert "x86_64" in result.err and "Nothing of this file was changed" in result.err and "anew" in result.err
+        assert len(result.lines) == 1 and result.lines[0].endswith(", 1 refused"), result.out
+        change, = firn("repair", "--json", *words, status=2).json["files"]
+        assert change["status"] == "refused" and change["slots"] == 0
+        assert [finding["kind"] for finding in change["findings"]] == ["malformed"]
+    assert facts(path) == before
+
+
+def test_what_was_repaired_is_said_in_one_phrase(tree):
+    path = write(tree / "prog", changed(macho.thin(BODY), 5000))
+    assert firn("repair", path).lines == [f"{path}: repaired: 1 stale slot", "1 file, 1 repaired, 0 refused"]
+    assert firn("repair", path).lines == [f"{path}: nothing to do", "1 file, 0 repaired, 0 refused"]
+
+
 def test_a_right_file_signed_by_its_owner_is_no_trouble(tree):
     write(tree / "dev", macho.thin(BODY, style=macho.DEVELOPER))
     assert "nothing to do" in firn("repair", tree / "dev").out
@@ -607,7 +681,8 @@ def test_a_program_is_repaired_through_a_symlink(tree):
 def test_repairing_a_malformed_file_is_not_possible(tree):
     path = write(tree / "cut", macho.thin(BODY)[:-100])
     before = facts(path)
-    firn("repair", path, status=2)
+    result = firn("repair", path, status=2)
+    assert "nothing to do" not in result.out and "cannot be repaired" in result.err
     assert facts(path) == before
 
 

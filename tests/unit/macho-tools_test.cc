@@ -211,6 +211,27 @@ TEST(MachoTools, PiecesOfDifferentFilesAreNotMerged) {
     refuses([](MachoReport &piece) { piece.slices[0].directories[0].range.offset = 1; });
 }
 
+TEST(MachoTools, OnlyWhatWasRightBeforeIsNewlyStale) {
+    MachoReport right = reportOf(staleAt({})), stale = reportOf(staleAt({3, 7}, {5}));
+    EXPECT_FALSE(anyNewlyStale(right, right));
+    EXPECT_FALSE(anyNewlyStale(stale, stale));
+    EXPECT_FALSE(anyNewlyStale(stale, right));
+    EXPECT_FALSE(anyNewlyStale(stale, reportOf(staleAt({7}))));
+    EXPECT_TRUE(anyNewlyStale(right, stale));
+    EXPECT_TRUE(anyNewlyStale(stale, reportOf(staleAt({3, 4, 7}))));
+    EXPECT_TRUE(anyNewlyStale(stale, reportOf(staleAt({}, {2}))));
+}
+
+TEST(MachoTools, StaleSlotsOfAnotherStructureAreNew) {
+    MachoReport before = reportOf(staleAt({3})), moved = before, more = before;
+    moved.slices[0].directories[0].range.offset = 1;
+    more.slices[0].directories.push_back(staleAt({}));
+    EXPECT_TRUE(anyNewlyStale(before, moved));
+    EXPECT_TRUE(anyNewlyStale(before, more));
+    EXPECT_TRUE(anyNewlyStale(MachoReport{}, before));
+    EXPECT_FALSE(anyNewlyStale(before, MachoReport{}));
+}
+
 // ---- words of the command line
 
 TEST(MachoTools, AReplacementIsTwoDifferentHashParts) {

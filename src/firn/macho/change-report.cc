@@ -25,15 +25,24 @@ std::string_view statusName(Change::Status status) {
     return "";
 }
 
+bool isWarning(const MachoFinding &finding) {
+    return finding.kind != Kind::repaired && finding.kind != Kind::repairedStale;
+}
+
+/// Of what was refused, no slot was repaired.
 nlohmann::json toJson(const Change &change) {
+    bool refused = change.status == Change::Status::refused;
+    uint64_t slots = refused ? 0 : change.slots(Kind::repaired) + change.slots(Kind::repairedStale);
     nlohmann::json findings = nlohmann::json::array();
     for (const MachoFinding &finding : change.findings) {
-        findings.push_back(findingToJson(finding));
+        if (!refused || isWarning(finding)) {
+            findings.push_back(findingToJson(finding));
+        }
     }
     nlohmann::json object = {{"status", statusName(change.status)},
                              {"replacements", change.replacements},
                              {"brokenLinks", change.brokenLinks},
-                             {"slots", change.slots(Kind::repaired) + change.slots(Kind::repairedStale)},
+                             {"slots", slots},
                              {"findings", std::move(findings)}};
     setJsonPath(object, change.path);
     auto set = [&](const char *key, const std::string &text) {
@@ -50,10 +59,6 @@ nlohmann::json toJson(const Change &change) {
 
 std::string plural(uint64_t count, std::string_view noun) {
     return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
-}
-
-bool isWarning(const MachoFinding &finding) {
-    return finding.kind != Kind::repaired && finding.kind != Kind::repairedStale;
 }
 
 } // namespace
@@ -78,8 +83,7 @@ uint64_t Change::slots(Kind kind) const {
     return count;
 }
 
-ChangeReport::ChangeReport(bool json, std::string verb, OnMalformed onMalformed)
-    : verb_(std::move(verb)), onMalformed_(onMalformed) {
+ChangeReport::ChangeReport(bool json, std::string verb) : verb_(std::move(verb)) {
     if (json) {
         list_.emplace();
     }
@@ -93,8 +97,7 @@ void ChangeReport::add(const Change &change, bool always) {
         renamed_ += !change.newName.empty();
         slots_ += change.slots(Kind::repaired) + change.slots(Kind::repairedStale);
     }
-    trouble_ = trouble_ || change.status == Change::Status::refused ||
-               (onMalformed_ == OnMalformed::fail && change.any(Kind::malformed));
+    trouble_ = trouble_ || change.status == Change::Status::refused;
     bool something = change.status != Change::Status::unchanged ||
                      std::any_of(change.findings.begin(), change.findings.end(), isWarning);
     if (!something && !always) {
@@ -126,15 +129,17 @@ void ChangeReport::print(const Change &change) const {
         fmt::print("{}: nothing to do\n", path);
         return;
     }
+    // Of a change that is nothing but the repair, the verb says it already.
+    std::string_view done = change.replacements > 0 ? " repaired" : "";
     std::vector<std::string> what;
     if (change.replacements > 0) {
         what.push_back(plural(change.replacements, "place"));
     }
     if (uint64_t repaired = change.slots(Kind::repaired)) {
-        what.push_back(plural(repaired, "slot") + " repaired");
+        what.push_back(fmt::format("{}{}", plural(repaired, "slot"), done));
     }
     if (uint64_t stale = change.slots(Kind::repairedStale)) {
-        what.push_back(plural(stale, "stale slot") + " repaired");
+        what.push_back(fmt::format("{}{}", plural(stale, "stale slot"), done));
     }
     if (!change.newName.empty()) {
         what.push_back("now called " + quoteForDisplay(change.newName));

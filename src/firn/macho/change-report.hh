@@ -37,10 +37,8 @@ struct Change {
 /// Prints what was done: results to standard output, refusals and warnings to standard error.
 class ChangeReport {
   public:
-    /// What a malformed signature means for the exit status.
-    enum class OnMalformed { warn, fail };
     /// `verb`: what was done to a changed entry, for people: "rewritten", "repaired", "would be repaired".
-    ChangeReport(bool json, std::string verb, OnMalformed onMalformed);
+    ChangeReport(bool json, std::string verb);
 
     void countFile() { ++files_; }
     /// `always`: also if nothing was to do.
@@ -53,7 +51,6 @@ class ChangeReport {
 
     std::optional<JsonList> list_;
     std::string verb_;
-    OnMalformed onMalformed_;
     bool trouble_ = false;
     uint64_t files_ = 0, changed_ = 0, refused_ = 0, replacements_ = 0, renamed_ = 0, slots_ = 0;
 };

@@ -29,7 +29,7 @@ std::pair<std::string, std::string> parseReplacement(const std::string &text);
 /// Exit statuses of all `firn macho` commands; where both apply, the larger.
 constexpr int machoAllRight = 0;
 constexpr int machoStale = 1;     ///< verify, repair --dry-run: something is stale
-constexpr int machoTrouble = 2;   ///< something could not be read, judged, repaired or written
+constexpr int machoTrouble = 2;   ///< something could not be read, judged, repaired or written; wrong usage
 constexpr int machoStopped = 130; ///< by a signal; files are as they were or completely changed
 
 /// Does what was asked for and prints to standard output (results) and standard error (errors, warnings,

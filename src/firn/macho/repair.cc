@@ -19,11 +19,28 @@ namespace {
 using Kind = MachoFinding::Kind;
 using Keep = ChangingDirectory::Keep;
 
-/// Throws Error(refused) for what stays wrong whatever is done; half a repair would help nobody.
+/// Something in a file that stays wrong whatever is done.
+class Unrepairable : public Error {
+  public:
+    explicit Unrepairable(const MachoFinding &finding)
+        : Error(ErrorKind::refused, "it cannot be repaired: {}", describeFinding(finding)),
+          malformed_(finding.kind == Kind::malformed) {}
+
+    /// What the user can do.
+    std::string remedy() const {
+        return malformed_ ? "Nothing of this file was changed. It is damaged: get it or build it anew"
+                          : "Nothing of this file was changed. Have it signed again by its owner";
+    }
+
+  private:
+    bool malformed_;
+};
+
+/// Throws Unrepairable; half a repair would help nobody.
 void requireRepairable(const std::vector<MachoFinding> &findings) {
     for (const MachoFinding &finding : findings) {
-        if (finding.kind == Kind::unrepairable || finding.kind == Kind::staleBefore) {
-            throw Error(ErrorKind::refused, "it cannot be repaired: {}", describeFinding(finding));
+        if (finding.kind != Kind::repaired && finding.kind != Kind::repairedStale) {
+            throw Unrepairable(finding);
         }
     }
 }
@@ -59,9 +76,9 @@ void Repairer::attempt(const std::string &path, bool always, Work work) {
         rethrowIfInterrupted(error);
         change.status = Change::Status::refused;
         change.problem = error.what();
-        change.remedy = change.findings.empty()
-                            ? ""
-                            : "Nothing of this file was changed. Have it signed again by its owner";
+        if (auto *unrepairable = dynamic_cast<const Unrepairable *>(&error)) {
+            change.remedy = unrepairable->remedy();
+        }
     }
     report_.add(change, always);
 }
@@ -88,7 +105,7 @@ void Repairer::repairFile(int dir, const std::string &name, Keep keep, Change &c
     for (const BytePatch &patch : fixup.patches) {
         replacement.writeAt(patch.bytes, patch.offset);
     }
-    if (!change.any(Kind::malformed) && verifyPageHashes(replacement.bytes()).anyStale()) {
+    if (verifyPageHashes(replacement.bytes()).anyStale()) {
         throw Error(ErrorKind::bug, "its signature is still wrong after the repair");
     }
     replacement.commit();
@@ -140,8 +157,7 @@ void Repairer::problem(const std::string &path, const std::string &message) {
 
 int machoRepair(const MachoOptions &options) {
     StoreGuard guard;
-    ChangeReport report(options.json, options.dryRun ? "would be repaired" : "repaired",
-                        ChangeReport::OnMalformed::fail);
+    ChangeReport report(options.json, options.dryRun ? "would be repaired" : "repaired");
     Repairer repairer(options.dryRun, guard, report);
     for (const std::string &path : options.paths) {
         repairer.repair(path);

@@ -42,6 +42,22 @@ void setModificationTime(int fd, const struct stat &st) {
     }
 }
 
+/// A new file belongs to whoever makes it, and not everybody may give it to the old one's owner and group.
+void giveTo(int fd, const struct stat &own, const struct stat &old) {
+    bool sameUser = own.st_uid == old.st_uid;
+    if ((sameUser && own.st_gid == old.st_gid) || fchown(fd, old.st_uid, old.st_gid) == 0) {
+        return;
+    }
+    int number = errno;
+    SysError error(number, sameUser
+                               ? fmt::format("keeping its group, {}, for the new file", old.st_gid)
+                               : fmt::format("keeping its owner, user {}, for the new file", old.st_uid));
+    const char *remedy = sameUser
+                             ? "give the old file a group that you are in (chgrp) first, or do this as root"
+                             : "do this as root, or on a copy of your own";
+    throw Error(ErrorKind::failure, "{}: {}", error.message(), remedy);
+}
+
 } // namespace
 
 // ---- ChangingDirectory
@@ -129,11 +145,7 @@ void Replacement::takeOver() {
     if (fstat(fd_.get(), &own) != 0) {
         throwErrno("looking at the new file");
     }
-    bool owned = own.st_uid == old_.st.st_uid && own.st_gid == old_.st.st_gid;
-    if (!owned && fchown(fd_.get(), old_.st.st_uid, old_.st.st_gid) != 0) {
-        throwErrno("giving the new file to user {} and group {}, as the old one", old_.st.st_uid,
-                   old_.st.st_gid);
-    }
+    giveTo(fd_.get(), own, old_.st);
     // After the owner, which takes set-id bits away.
     if (fchmod(fd_.get(), old_.st.st_mode & 07777) != 0) {
         throwErrno("setting its mode");

@@ -61,6 +61,24 @@ void mergeSlice(SliceReport &slice, const SliceReport &piece) {
     mergeProblem(slice.problem, piece.problem);
 }
 
+bool contains(const std::vector<uint32_t> &slots, const std::vector<uint32_t> &some) {
+    return std::includes(slots.begin(), slots.end(), some.begin(), some.end());
+}
+
+/// Whether every slot that is stale in `after` is so in `before`.
+bool staleAlready(const CodeDirectoryReport &before, const CodeDirectoryReport &after) {
+    bool same = before.slotType == after.slotType && before.range == after.range;
+    return same && contains(before.staleCodeSlots, after.staleCodeSlots) &&
+           contains(before.staleSpecialSlots, after.staleSpecialSlots);
+}
+
+bool staleAlready(const SliceReport &before, const SliceReport &after) {
+    return std::equal(
+        before.directories.begin(), before.directories.end(), after.directories.begin(),
+        after.directories.end(),
+        [](const CodeDirectoryReport &a, const CodeDirectoryReport &b) { return staleAlready(a, b); });
+}
+
 } // namespace
 
 std::vector<ByteRange> planPieces(const MachoReport &structure, uint64_t size, unsigned threads) {
@@ -81,6 +99,12 @@ void mergeReports(MachoReport &report, const MachoReport &piece) {
         mergeSlice(report.slices[i], piece.slices[i]);
     }
     mergeProblem(report.problem, piece.problem);
+}
+
+bool anyNewlyStale(const MachoReport &before, const MachoReport &after) {
+    return after.anyStale() &&
+           !std::equal(before.slices.begin(), before.slices.end(), after.slices.begin(), after.slices.end(),
+                       [](const SliceReport &a, const SliceReport &b) { return staleAlready(a, b); });
 }
 
 } // namespace firn

@@ -18,4 +18,8 @@ std::vector<ByteRange> planPieces(const MachoReport &structure, uint64_t size, u
 /// different files, which means that the file was changed between them.
 void mergeReports(MachoReport &report, const MachoReport &piece);
 
+/// Whether a slot is stale in `after` that was not in `before`, two reports about versions of one file. Where
+/// their structure differs, slots cannot be compared, and any stale one counts.
+bool anyNewlyStale(const MachoReport &before, const MachoReport &after);
+
 } // namespace firn

@@ -10,6 +10,7 @@
 #include "firn/macho/file-bytes.hh"
 #include "firn/macho/macho.hh"
 #include "firn/macho/replacement.hh"
+#include "firn/macho/report-merge.hh"
 #include "firn/macho/store-guard.hh"
 #include "firn/macho/tree-walk.hh"
 #include "libstore/build/output-scan.hh"
@@ -75,6 +76,8 @@ class FileRewriter {
     void replacePlaces();
     void take(const PartHit &hit);
     void repair(Change &change);
+    void requireRight(const FileBytes &before, const FileBytes &after) const;
+    bool allCountsAsTouched() const { return places_ > ranges_.size(); }
     std::vector<ByteRange> touched() const;
 
     int dir_;
@@ -115,7 +118,7 @@ void FileRewriter::replacePlaces() {
 }
 
 std::vector<ByteRange> FileRewriter::touched() const {
-    return places_ > ranges_.size() ? std::vector<ByteRange>{{0, old_.size()}} : ranges_;
+    return allCountsAsTouched() ? std::vector<ByteRange>{{0, old_.size()}} : ranges_;
 }
 
 /// An error that comes with what the user can do.
@@ -136,9 +139,19 @@ void FileRewriter::repair(Change &change) {
     for (const BytePatch &patch : fixup.patches) {
         replacement_->writeAt(patch.bytes, patch.offset);
     }
-    // A second look, at what was written.
-    bool known = change.any(Kind::staleBefore) || change.any(Kind::malformed);
-    if (!known && verifyPageHashes(after, touched()).anyStale()) {
+    if (!change.any(Kind::staleBefore) && !change.any(Kind::malformed)) {
+        requireRight(before, after);
+    }
+}
+
+/// A second look, at what was written. Where everything counts as touched, it meets slots over bytes that
+/// were not changed too; of those some may have been stale before.
+void FileRewriter::requireRight(const FileBytes &before, const FileBytes &after) const {
+    MachoReport now = verifyPageHashes(after, touched());
+    if (!now.anyStale()) {
+        return;
+    }
+    if (!allCountsAsTouched() || anyNewlyStale(verifyPageHashes(before), now)) {
         throw Error(ErrorKind::bug, "its signature is still wrong after the repair");
     }
 }
@@ -353,7 +366,7 @@ void TreeRewriter::problem(const std::string &path, const std::string &message) 
 int machoRewrite(const MachoOptions &options) {
     Rewriting rewriting(options.replacements);
     StoreGuard guard;
-    ChangeReport report(options.json, "rewritten", ChangeReport::OnMalformed::warn);
+    ChangeReport report(options.json, "rewritten");
     TreeRewriter rewriter(rewriting, guard, report);
     for (const std::string &path : options.paths) {
         rewriter.rewrite(path);

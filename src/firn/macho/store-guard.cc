@@ -20,6 +20,18 @@ bool isCalledStore(const std::filesystem::path &path) {
     return path.filename() == "store";
 }
 
+/// A symlink to the root directory is none.
+void requireNotRoot(const std::string &path) {
+    struct stat st;
+    std::error_code error;
+    bool directory = lstat(path.c_str(), &st) == 0 && S_ISDIR(st.st_mode);
+    if (directory && std::filesystem::canonical(path, error) == "/") {
+        throw Error(ErrorKind::refused,
+                    "it is the root directory, below which the whole system lies: name the files and "
+                    "directories that are meant");
+    }
+}
+
 } // namespace
 
 StoreGuard::StoreGuard() {
@@ -45,6 +57,7 @@ bool StoreGuard::isStore(int directory, const std::string &path) const {
 }
 
 void StoreGuard::requireOutside(const std::string &path) const {
+    requireNotRoot(path);
     std::error_code error;
     std::filesystem::path place = std::filesystem::absolute(path, error);
     if (!error) {

@@ -14,7 +14,8 @@ class StoreGuard {
   public:
     StoreGuard();
 
-    /// Throws Error(refused) if an existing path is in a store, or is one, by whatever names and links.
+    /// Throws Error(refused) if an existing path is in a store, or is one, by whatever names and links; or if
+    /// it is the root directory, below which the whole system lies.
     void requireOutside(const std::string &path) const;
     /// Whether an open directory is a store. Its name is the last component of `path`.
     bool isStore(int directory, const std::string &path) const;
