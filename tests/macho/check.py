@@ -7,7 +7,7 @@ Written from the format alone (Apple's loader.h and fat.h, and cs_blobs.h in xnu
 and without a look at Firn's own code, so that both are unlikely to be wrong in the same way. The tests import it: check()
 looks at bytes, slots_over() says which digests cover given bytes.
 
-A code signature is a SuperBlob at the end of each slice. Its CodeDirectories hold, before hashOffset, the digests of
+A code signature is a SuperBlob at the end of each slice, or a CodeDirectory alone. Its CodeDirectories hold, before hashOffset, the digests of
 blobs (special slots, −1 the nearest), and from hashOffset on those of the code's pages (code slots).
 """
 
@@ -136,8 +136,10 @@ def blob_at(area, offset):
 
 
 def blobs_of(area):
-    """{slot type: blob} of a SuperBlob."""
+    """{slot type: blob} of a SuperBlob, or of the CodeDirectory that stands in its place."""
     magic, length, count = area.unpack(">III", 0)
+    if magic == CODE_DIRECTORY:
+        return {0: blob_at(area, 0)}
     demand(magic == SUPER_BLOB, f"the signature's magic is 0x{magic:x}")
     area = area.part(0, length)
     found = {}
@@ -164,10 +166,11 @@ class Directory:
         self.scattered = version >= 0x20100 and blob.unpack(">I", 44)[0] != 0
         self.hash_type, self.hash_size = kind, size
         self.page_size = 1 << page if page else 0
-        self.code_slots, self.special_slots = codes, specials
-        self.hashes = hashes
+        self.special_slots, self.hashes = specials, hashes
+        self.pages = -(-self.limit // self.page_size) if self.page_size else 1
+        self.code_slots = codes if self.scattered else min(codes, self.pages)  # the rest is about nothing
         demand(codes * size + hashes <= blob.size and specials * size <= hashes, "slots outside of the CodeDirectory")
-        text = bytes(blob.bytes(ident, blob.size - ident))
+        text = bytes(blob.bytes(ident, blob.size - ident)) if ident else b"\0"
         demand(b"\0" in text, "the identifier has no end")
         self.identifier = text[:text.index(b"\0")].decode(errors="replace")
 
@@ -193,8 +196,7 @@ class Directory:
         demand(self.hash_type in DIGESTS, f"hash type {self.hash_type}")
         demand(self.hash_size == DIGESTS[self.hash_type][1], f"{self.hash_size} bytes for hash type {self.hash_type}")
         demand(self.limit <= size, "codeLimit is outside of the slice")
-        pages = 1 if not self.page_size else -(-self.limit // self.page_size)
-        demand(pages == self.code_slots, f"{self.code_slots} slots for {pages} pages")
+        demand(self.pages == self.code_slots, f"{self.code_slots} slots for {self.pages} pages")
 
 
 def subjects_of(directory, blobs, slice_):

@@ -1,5 +1,7 @@
 #include "libstore/darwin/code-signature.hh"
 
+#include <algorithm>
+
 #include <gtest/gtest.h>
 
 #include "tests/unit/macho-builder.hh"
@@ -159,9 +161,19 @@ std::vector<Malformed> malformedSuperBlobs() {
     add("TwoEntriesForOneDirectory", "overlap", [](I i, B b) {
         put32(b, entry(i, 1), 0x1000), put32(b, entry(i, 1) + 4, i.directories[0].at - i.superBlob);
     });
-    add("NoDirectory", "no primary", [](I i, B b) { put32(b, entry(i, 2), 3); });
-    add("NoBlobs", "no primary", [](I i, B b) { put32(b, i.superBlob + 8, 0); });
-    add("OnlyAnAlternate", "no primary", [](I i, B b) { put32(b, entry(i, 2), 0x1000); });
+    add("NoDirectory", "has no CodeDirectory", [](I i, B b) { put32(b, entry(i, 2), 3); });
+    add("NoBlobs", "has no CodeDirectory", [](I i, B b) { put32(b, i.superBlob + 8, 0); });
+    add("OnlyAnUnknownAlternate", "has no CodeDirectory", [](I i, B b) { put32(b, entry(i, 2), 0x1005); });
+    auto inPlace = [](I i, B b, uint64_t length) {
+        put32(b, i.superBlob, 0xfade0c02), put32(b, i.superBlob + 4, length);
+    };
+    add("DirectoryInItsPlaceUnder8", blobSize, [=](I i, B b) { inPlace(i, b, 7); });
+    add("DirectoryInItsPlaceUnder44", "it is too short", [=](I i, B b) { inPlace(i, b, 43); });
+    add("DirectoryInItsPlaceOverDatasize", blobSize,
+        [=](I i, B b) { inPlace(i, b, b.size() - i.superBlob + 1); });
+    add("DirectoryInItsPlaceHuge", blobSize, [=](I i, B b) { inPlace(i, b, 0xffffffff); });
+    add("DirectoryInItsPlaceThatIsNone", "version is not known",
+        [=](I i, B b) { inPlace(i, b, b.size() - i.superBlob); });
     return cases;
 }
 
@@ -195,8 +207,6 @@ std::vector<Malformed> malformedDirectories() {
     }
     add("TooFewSlots", "too few", [](B b, size_t d, I) { put32(b, d + 28, 1); });
     add("NoSlots", "too few", [](B b, size_t d, I) { put32(b, d + 28, 0); });
-    add("TooManySlots", "too many", [](B b, size_t d, I) { put32(b, d + 32, 512); });
-    add("TooManySlotsForOnePage", "too many", [](B b, size_t d, I) { b[d + 39] = 0; });
     add("SlotsBeyondTheEnd", "beyond its end", [](B b, size_t d, I) { put32(b, d + 28, 3); });
     add("SlotsWrapping32Bits", "beyond its end", [](B b, size_t d, I) { put32(b, d + 28, 0x08000002); });
     add("HugeNumberOfSlots", "beyond its end", [](B b, size_t d, I) { put32(b, d + 28, 0xffffffff); });
@@ -256,6 +266,169 @@ TEST(MalformedSignature, MoreBlobsThanAnySignatureAreRefused) {
         spec.blobs[0x2000 + i] = "x";
     }
     expectRefused({"", Image(spec).bytes, "impossible number"});
+}
+
+/// A signature that macOS takes though hardly a tool writes the like. The image's fields fit its bytes.
+struct Unusual {
+    std::string name;
+    Image image;
+    SignatureKind kind = SignatureKind::linkerSigned;
+    std::string identifier = "hello";
+};
+
+std::string unusualName(const testing::TestParamInfo<Unusual> &info) {
+    return info.param.name;
+}
+
+void PrintTo(const Unusual &unusual, std::ostream *out) {
+    *out << unusual.name;
+}
+
+/// Without the SuperBlob around it.
+Image directoryAlone(const ImageSpec &spec) {
+    Image image(spec);
+    image.bytes.erase(image.superBlob, 20);
+    Image::Directory &directory = image.directories[0];
+    directory.at -= 20, directory.slots -= 20;
+    put(image.bytes, image.signatureCommand + 12, image.bytes.size() - image.superBlob, 4, false);
+    image.bytes = image.sign(image.bytes);
+    return image;
+}
+
+/// The second of two slots is left over.
+Image withSurplus(ImageSpec spec = smallSpec()) {
+    Image image(spec);
+    Image::Directory &directory = image.directories[0];
+    put32(image.bytes, directory.at + 32, 512);
+    directory.limit = 512, directory.codeSlots = 1;
+    return image;
+}
+
+Image withOnePage() {
+    Image image(smallSpec());
+    Image::Directory &directory = image.directories[0];
+    image.bytes[directory.at + 39] = 0;
+    directory.page = directory.limit, directory.codeSlots = 1;
+    image.bytes = image.sign(image.bytes);
+    return image;
+}
+
+Image withSurplusOverTheIdentifier() {
+    Image image = withSurplus();
+    const Image::Directory &directory = image.directories[0];
+    put32(image.bytes, directory.at + 20, directory.slot(1) - directory.at);
+    image.bytes.replace(directory.slot(1), 6, std::string("other", 6));
+    return image;
+}
+
+Image withoutIdentifier(ImageSpec spec) {
+    Image image(spec);
+    put32(image.bytes, image.directories[0].at + 20, 0);
+    return image;
+}
+
+std::vector<Unusual> unusualSignatures() {
+    ImageSpec alternate = withBlobs(), adHoc = withBlobs(), alone = smallSpec(), team = smallSpec();
+    alternate.directories[0].slotType = 0x1000;
+    adHoc.directories[0].slotType = 0x1002, adHoc.directories[0].flags = 2;
+    ImageSpec alternates = alternate;
+    alternates.directories.push_back({.slotType = 0x1001, .hashType = 1, .pageExponent = 0});
+    alone.padding = 20;
+    alone.directories[0].externalSlots = {{3, std::string(32, 'r')}};
+    ImageSpec aloneAdHoc = smallSpec();
+    aloneAdHoc.directories[0].flags = 2, aloneAdHoc.directories[0].hashType = 4;
+    team.directories[0].team = "TEAM";
+    const SignatureKind linker = SignatureKind::linkerSigned;
+    return {
+        {"NoIdentifier", withoutIdentifier(smallSpec()), linker, ""},
+        {"NoIdentifierButATeam", withoutIdentifier(team), linker, ""},
+        {"TooManySlots", withSurplus()},
+        {"TooManySlotsNextToBlobs", withSurplus(withBlobs())},
+        {"TooManySlotsForOnePage", withOnePage()},
+        {"TooManySlotsOverTheIdentifier", withSurplusOverTheIdentifier(), linker, "other"},
+        {"OnlyAnAlternate", Image(alternate)},
+        {"OnlyAnAdHocAlternate", Image(adHoc), SignatureKind::adHoc},
+        {"OnlyTwoAlternates", Image(alternates)},
+        {"DirectoryInPlaceOfTheSuperBlob", directoryAlone(alone)},
+        {"AdHocDirectoryInPlaceOfTheSuperBlob", directoryAlone(aloneAdHoc), SignatureKind::adHoc},
+    };
+}
+
+class UnusualSignature : public testing::TestWithParam<Unusual> {};
+
+TEST_P(UnusualSignature, IsJudged) {
+    const Image &image = GetParam().image;
+    MachoReport report = verifyPageHashes(MemoryBytes(image.bytes));
+    EXPECT_EQ(problemsOf(report).find_first_not_of('|'), std::string::npos) << problemsOf(report);
+    EXPECT_FALSE(report.anyStale());
+    EXPECT_EQ(report.slices.at(0).kind, GetParam().kind);
+    const std::vector<CodeDirectoryReport> &directories = report.slices[0].directories;
+    ASSERT_EQ(directories.size(), image.directories.size());
+    EXPECT_EQ(directories[0].identifier, GetParam().identifier);
+    EXPECT_EQ(directories[0].slotType, image.spec.directories[0].slotType);
+    EXPECT_EQ(directories[0].range.offset, image.directories[0].at);
+    EXPECT_EQ(directories[0].codeSlots, image.directories[0].codeSlots);
+    EXPECT_EQ(directories[0].specialSlots, image.directories[0].specialSlots);
+}
+
+/// The slots over one byte get the digests of their pages, and nothing else is said or changed.
+TEST_P(UnusualSignature, IsRepairedInTheSlotsOfARewrittenPageAndNowhereElse) {
+    const Image &image = GetParam().image;
+    for (size_t place : {image.commandsEnd + 40, image.directories[0].limit - 1}) {
+        std::string after = image.bytes;
+        after[place] = char(~after[place]);
+        std::string wanted = image.sign(after);
+        for (const ByteRange &touched : {ByteRange{place, 1}, ByteRange{0, after.size()}}) {
+            PageHashFixup fixup = fixupPageHashes(MemoryBytes(image.bytes), MemoryBytes(after), {touched});
+            EXPECT_TRUE(applied(after, fixup.patches) == wanted) << place;
+            EXPECT_EQ(fixup.patches.size(), image.directories.size());
+            for (const MachoFinding &finding : fixup.findings) {
+                EXPECT_EQ(finding.kind, MachoFinding::Kind::repaired) << finding.reason;
+                EXPECT_EQ(finding.count, 1u);
+            }
+        }
+        PageHashFixup all = repairAllPageHashes(MemoryBytes(after));
+        EXPECT_TRUE(applied(after, all.patches) == wanted) << place;
+    }
+}
+
+TEST_P(UnusualSignature, SurvivesAChangeOfAnyByte) {
+    const std::string &bytes = GetParam().image.bytes;
+    for (size_t at = 0; at < bytes.size(); ++at) {
+        std::string after = bytes;
+        after[at] = char(~after[at]);
+        PageHashFixup fixup = fixupPageHashes(MemoryBytes(bytes), MemoryBytes(after), {{at, 1}});
+        std::string fixed = applied(after, fixup.patches);
+        bool refused =
+            std::any_of(fixup.findings.begin(), fixup.findings.end(), [](const MachoFinding &finding) {
+                return finding.kind == MachoFinding::Kind::unrepairable;
+            });
+        EXPECT_TRUE(refused || !verifyPageHashes(MemoryBytes(fixed)).anyStale()) << at;
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(, UnusualSignature, testing::ValuesIn(unusualSignatures()), unusualName);
+
+TEST(SurplusSlots, AreNeitherRepairedNorReported) {
+    Image image = withSurplus(withBlobs());
+    std::string after = image.bytes;
+    after[image.directories[0].slot(1)] ^= 1;
+    after[image.directories[0].slot(2) - 1] ^= 1;
+    PageHashFixup fixup = fixupPageHashes(MemoryBytes(image.bytes), MemoryBytes(after), {{0, after.size()}});
+    EXPECT_TRUE(fixup.patches.empty());
+    EXPECT_TRUE(fixup.findings.empty());
+    EXPECT_TRUE(repairAllPageHashes(MemoryBytes(after)).patches.empty());
+}
+
+TEST(SurplusSlots, LeaveTheOthersToBeRestored) {
+    Image image = withSurplus(withBlobs());
+    for (int64_t slot : {-5, -2, 0}) {
+        std::string after = image.bytes;
+        after[image.directories[0].slot(slot)] ^= 1;
+        auto fixup = fixupPageHashes(MemoryBytes(image.bytes), MemoryBytes(after), {{0, after.size()}});
+        EXPECT_TRUE(applied(after, fixup.patches) == image.bytes) << slot;
+        EXPECT_EQ(fixup.findings.at(0).firstSlot, slot);
+    }
 }
 
 TEST(UnknownDirectory, IsWellFormedButCannotBeJudged) {

@@ -462,6 +462,21 @@ TEST(FixupPageHashes, UnderAnUnknownHashTypeOrScatteredIsUnrepairable) {
     }
 }
 
+TEST(FixupPageHashes, BehindTheLimitOfAnUnknownDirectoryNeedsNothing) {
+    ImageSpec spec;
+    spec.directories[0].codeLimit = 2 * 4096;
+    Image image(spec);
+    size_t directory = image.directories[0].at;
+    for (bool scattered : {false, true}) {
+        std::string bytes = image.bytes;
+        scattered ? put32(bytes, directory + 44, 88) : put(bytes, directory + 37, 9, 1, true);
+        Outcome behind(bytes, {2 * 4096});
+        EXPECT_TRUE(behind.fixup.patches.empty());
+        EXPECT_TRUE(behind.fixup.findings.empty());
+        EXPECT_EQ(Outcome(bytes, {2 * 4096 - 1}).said(), Said{"unrepairable 0: 0 from 0"});
+    }
+}
+
 TEST(FixupPageHashes, TreatsEachSliceForItself) {
     ImageSpec unsignedSpec, ppc;
     unsignedSpec.isSigned = false, unsignedSpec.cpu = 7;

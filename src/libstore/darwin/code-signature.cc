@@ -73,7 +73,7 @@ class DirectoryReader {
     std::string findMalformation() {
         for (Check check :
              {&DirectoryReader::readHeader, &DirectoryReader::readSizes, &DirectoryReader::placeSlots,
-              &DirectoryReader::readStrings, &DirectoryReader::checkLimit, &DirectoryReader::countPages}) {
+              &DirectoryReader::checkLimit, &DirectoryReader::countPages, &DirectoryReader::readStrings}) {
             std::string problem = (this->*check)();
             if (!problem.empty()) {
                 return problem;
@@ -144,14 +144,18 @@ class DirectoryReader {
 
     std::string readStrings() {
         std::string problem = readString(fields().u32(20), "identifier", directory_.identifier);
-        if (!problem.empty() || directory_.version < versionTeam || fields().u32(48) == 0) {
+        if (!problem.empty() || directory_.version < versionTeam) {
             return problem;
         }
         std::string team;
         return readString(fields().u32(48), "team", team);
     }
 
+    /// An offset of zero: there is no such string.
     std::string readString(uint64_t offset, const std::string &what, std::string &text) {
+        if (offset == 0) {
+            return {};
+        }
         if (offset < headerSize_ || offset >= blob_.range.size) {
             return "its " + what + " lies outside of it";
         }
@@ -178,15 +182,18 @@ class DirectoryReader {
                    : "";
     }
 
+    /// Slots beyond the pages' are about nothing: loaders ignore them, and so does everything here.
     std::string countPages() {
         if (scattered_) {
             return {};
         }
         uint64_t size = directory_.pageSize == 0 ? directory_.codeLimit : directory_.pageSize;
         uint64_t pages = (directory_.codeLimit - 1) / size + 1;
-        if (directory_.codeSlots != pages) {
-            return directory_.codeSlots < pages ? "it has too few slots" : "it has too many slots";
+        if (directory_.codeSlots < pages) {
+            return "it has too few slots";
         }
+        slots_.size -= (directory_.codeSlots - pages) * directory_.hashSize;
+        directory_.codeSlots = uint32_t(pages);
         return {};
     }
 
@@ -211,10 +218,11 @@ class DirectoryReader {
     ByteRange slots_; ///< in the blob
 };
 
-/// Reads the index; what it says must lie in the SuperBlob, without overlaps.
-class SuperBlobReader {
+/// Finds the blobs: by the index of a SuperBlob, in which they must lie without overlaps, or the one
+/// CodeDirectory that stands in its place.
+class BlobReader {
   public:
-    SuperBlobReader(const MachoBytes &file, const ByteRange &place, CodeSignature &signature)
+    BlobReader(const MachoBytes &file, const ByteRange &place, CodeSignature &signature)
         : file_(file), place_(place), signature_(signature) {}
 
     std::string read() {
@@ -223,6 +231,11 @@ class SuperBlobReader {
         }
         std::string bytes = readPiece(file_, {place_.offset, superBlobHeaderSize});
         MachoFields header(bytes, MachoByteOrder::big);
+        if (header.u32(0) == magicCodeDirectory) {
+            length_ = place_.size;
+            signature_.index = {place_.offset, 0};
+            return readBlob(slotTypeCodeDirectory, 0, 0);
+        }
         if (header.u32(0) != magicSuperBlob) {
             return "the code signature is no SuperBlob";
         }
@@ -304,8 +317,7 @@ std::string readDirectories(const MachoBytes &file, const MachoSlice &slice, Cod
     }
     std::sort(signature.directories.begin(), signature.directories.end(),
               [](const CodeDirectory &a, const CodeDirectory &b) { return a.slotType < b.slotType; });
-    bool primary = !signature.directories.empty() && signature.directories[0].slotType == 0;
-    return primary ? "" : "the signature has no primary CodeDirectory";
+    return signature.directories.empty() ? "the signature has no CodeDirectory" : "";
 }
 
 } // namespace
@@ -346,7 +358,7 @@ CodeSignature readCodeSignature(const MachoBytes &file, const MachoSlice &slice)
     if (!slice.signature || !slice.problem.empty()) {
         return signature;
     }
-    signature.problem = SuperBlobReader(file, *slice.signature, signature).read();
+    signature.problem = BlobReader(file, *slice.signature, signature).read();
     if (signature.problem.empty()) {
         signature.problem = readDirectories(file, slice, signature);
     }

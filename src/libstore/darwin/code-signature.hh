@@ -12,7 +12,10 @@
 // hash) holds an array of digests that grows in both directions from hashOffset: upwards the pages of the
 // image, downwards the blobs of slot type 1, 2, …. Later versions of it only append fields to its header.
 // Facts: Apple's cs_blobs.h. How strict to be: what xnu refuses when it loads a program is malformed here,
-// and also what no signer writes and would make two digests depend on each other (overlapping blobs).
+// and also what no signer writes and would make two digests depend on each other (overlapping blobs), lay
+// slots over other fields, or exceed the bounds below. What xnu takes though it is unusual is judged: a
+// CodeDirectory in place of the SuperBlob, alternates without a primary one, no identifier, and more code
+// slots than pages, of which the surplus is about nothing.
 
 namespace firn {
 
@@ -40,7 +43,7 @@ struct CodeDirectory {
     enum class State : uint8_t {
         judgeable,
         unknown,   ///< well-formed as far as known, but its digests cannot be computed here
-        malformed, ///< no loader would take it
+        malformed, ///< macOS would not load it, or no signer writes it
     };
     State state = State::malformed;
     std::string problem; ///< why it is not judgeable
@@ -48,13 +51,13 @@ struct CodeDirectory {
     ByteRange range; ///< the blob, in the file
     uint32_t version = 0;
     uint32_t flags = 0;
-    std::string identifier;
+    std::string identifier; ///< empty where it has none
     uint8_t hashType = 0;
     uint8_t hashSize = 0;
     uint64_t pageSize = 0;   ///< 0: one page for everything
     uint64_t codeLimit = 0;  ///< what is hashed of the slice, from its beginning
     uint64_t hashOffset = 0; ///< of code slot 0, in the file
-    uint32_t codeSlots = 0;
+    uint32_t codeSlots = 0;  ///< one for each page, without a surplus; as it claims where it is scattered
     uint32_t specialSlots = 0;
 
     /// The same slots in the same places over the same pages, whatever they hold.
@@ -62,11 +65,11 @@ struct CodeDirectory {
 };
 
 struct CodeSignature {
-    ByteRange index; ///< header and index of the SuperBlob, in the file
+    ByteRange index; ///< header and index of the SuperBlob, in the file; empty where there is none
     std::vector<SignatureBlob> blobs;
-    std::vector<CodeDirectory> directories; ///< the primary one first
+    std::vector<CodeDirectory> directories; ///< by slot type: the primary one, if there is one, first
     SignatureKind kind = SignatureKind::none;
-    std::string problem; ///< why no loader would take it; empty if it is well-formed
+    std::string problem; ///< why it is malformed; empty if it is not
 
     /// The blob of a slot type, or null.
     const SignatureBlob *blob(uint32_t slotType) const;

@@ -257,10 +257,9 @@ class FileFixup {
 
     /// Whether anything changed that the digests of such a directory may be about, or they themselves.
     bool unknownChanged(const SignedSlice &slice, const CodeDirectory &directory) const {
-        uint64_t begin = slice.macho.range.offset;
         uint64_t special = uint64_t(directory.specialSlots) * directory.hashSize;
         uint64_t code = uint64_t(directory.codeSlots) * directory.hashSize;
-        if (changes_.any({begin, slice.macho.signature->offset - begin}) ||
+        if (changes_.any({slice.macho.range.offset, directory.codeLimit}) ||
             changes_.any({directory.hashOffset - special, special + code})) {
             return true;
         }

@@ -62,7 +62,7 @@ struct MachoFinding {
         unrepairable,  ///< was right before the change, and nobody but the signer could make it right again;
                        ///< not patched
         staleBefore, ///< could not be made right either, but was wrong before the change already; not patched
-        malformed,   ///< no loader would take this part of the file; not patched
+        malformed,   ///< macOS would not load this part of the file, or no tool writes the like; not patched
     };
     Kind kind = Kind::malformed;
     uint64_t slice = 0;       ///< offset of the slice in the file; 0 in a thin file
@@ -100,11 +100,11 @@ struct CodeDirectoryReport {
     ByteRange range;       ///< the blob, in the file
     uint32_t version = 0;
     uint32_t flags = 0;
-    std::string identifier;
+    std::string identifier; ///< empty where it has none
     uint8_t hashType = 0;  ///< 1 SHA-1, 2 SHA-256, 3 SHA-256 cut to 20 bytes, 4 SHA-384; others are not known
     uint64_t pageSize = 0; ///< bytes; 0: one page for everything
     uint64_t codeLimit = 0;
-    uint32_t codeSlots = 0;
+    uint32_t codeSlots = 0; ///< without those beyond the last page, which are about nothing
     uint32_t specialSlots = 0;
     std::vector<uint32_t> staleCodeSlots;    ///< ascending
     std::vector<uint32_t> staleSpecialSlots; ///< 1 for slot −1, …

@@ -18,7 +18,7 @@ struct SignedSlice {
     CodeSignature signature;
 
     bool isSigned() const { return macho.signature.has_value(); }
-    /// Why no loader would take it, or empty.
+    /// Why it is malformed, or empty.
     const std::string &problem() const { return macho.problem.empty() ? signature.problem : macho.problem; }
 };
 
