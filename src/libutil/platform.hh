@@ -36,6 +36,9 @@ std::optional<pid_t> parentProcess(pid_t pid);
 /// SysError.
 bool changeOwnerAt(int dir, const std::string &name, uid_t from, uid_t uid, gid_t gid, struct stat &st);
 
+/// When a file's contents were last changed, with all the precision there is.
+struct timespec modificationTime(const struct stat &st);
+
 /// Exchanges two entries of one file system in one step. False, with nothing done, where the system or the
 /// file system has no such call. Throws SysError.
 bool exchangeEntries(int dirA, const std::string &nameA, int dirB, const std::string &nameB);

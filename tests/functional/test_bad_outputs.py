@@ -1,5 +1,6 @@
 """Builders that leave what must not get into a store, and leftovers in the way."""
 
+import grp
 import os
 import shutil
 import stat
@@ -184,6 +185,17 @@ def test_a_leftover_at_the_final_path_is_replaced(world, kind, sandbox):
     world.run("nix-store", "-r", drv).ok()
     assert open(path).read() == "hello\n"
     assert (outside / "precious").read_text() == "precious"
+
+
+@pytest.mark.root_only
+@pytest.mark.parametrize("mode", [0o755, 0o1777])
+def test_a_store_directory_made_by_somebody_else_is_opened_to_the_build_users(world, mode):
+    world.conf["sandbox"] = "false"
+    world.store.mkdir()
+    world.store.chmod(mode)
+    world.output('sh "plain" "echo > $out" {}')
+    found = world.store.stat()
+    assert (found.st_mode & 0o7777, found.st_uid, grp.getgrgid(found.st_gid).gr_name) == (0o1775, 0, "nixbld")
 
 
 @pytest.mark.root_only

@@ -86,6 +86,37 @@ TEST_F(SettingsTest, MalformedValuesAreErrorsWithTheirPlace) {
     expectBad("max-build-log-size", "9999999999T");
     expectBad("timeout", "K");
     expectBad("build-dir", "relative");
+    expectBad("noexec-build-dir", "maybe");
+    expectBad("noexec-build-dir", "");
+    for (const char *size : {"", "0", "0%", "G", "2X", "2G,uid=0", "-1", "50%%"}) {
+        expectBad("noexec-tmpfs-size", size);
+    }
+    expectBad("macho-signatures", "maybe");
+    expectBad("macho-signatures", "");
+}
+
+TEST_F(SettingsTest, NoexecBuildDirectoriesAreMountedUnlessSomethingElseIsSaid) {
+    Settings settings;
+    EXPECT_EQ(settings.noexecBuildDir, NoexecBuildDir::mount);
+    applySetting(settings, "noexec-build-dir", "tmpfs");
+    EXPECT_EQ(settings.noexecBuildDir, NoexecBuildDir::tmpfs);
+    applySetting(settings, "noexec-build-dir", "refuse");
+    EXPECT_EQ(settings.noexecBuildDir, NoexecBuildDir::refuse);
+    for (const char *size : {"1", "4096k", "2G", "25%"}) {
+        applySetting(settings, "noexec-tmpfs-size", size);
+        EXPECT_EQ(settings.noexecTmpfsSize, size);
+    }
+}
+
+TEST_F(SettingsTest, MachOSignaturesAreRepairedUnlessSomethingElseIsSaid) {
+    Settings settings;
+    EXPECT_EQ(settings.machoSignatures, MachoSignatures::repair);
+    applySetting(settings, "macho-signatures", "warn");
+    EXPECT_EQ(settings.machoSignatures, MachoSignatures::warn);
+    applySetting(settings, "macho-signatures", "refuse");
+    EXPECT_EQ(settings.machoSignatures, MachoSignatures::refuse);
+    applySetting(settings, "macho-signatures", "repair");
+    EXPECT_EQ(settings.machoSignatures, MachoSignatures::repair);
 }
 
 TEST_F(SettingsTest, AutoMeansProcessors) {
@@ -102,9 +133,9 @@ TEST_F(SettingsTest, UntrustedClientsMaySetLittle) {
     for (auto *name : {"timeout", "build-timeout", "max-silent-time", "connect-timeout"}) {
         EXPECT_TRUE(isSafeForUntrusted(name)) << name;
     }
-    for (auto *name :
-         {"sandbox", "sandbox-paths", "trusted-users", "post-build-hook", "build-dir", "substituters",
-          "require-sigs", "extra-sandbox-paths", "builders", "build-users-group", "secret-key-files"}) {
+    for (auto *name : {"sandbox", "sandbox-paths", "trusted-users", "post-build-hook", "build-dir",
+                       "substituters", "require-sigs", "extra-sandbox-paths", "builders", "build-users-group",
+                       "secret-key-files", "macho-signatures", "noexec-build-dir", "noexec-tmpfs-size"}) {
         EXPECT_FALSE(isSafeForUntrusted(name)) << name;
     }
     EXPECT_TRUE(isFixedPerConnection("experimental-features"));

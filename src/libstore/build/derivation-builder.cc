@@ -9,12 +9,13 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include "firn-config.hh"
 #include "libstore/build/build-log.hh"
 #include "libstore/build/build-users.hh"
 #include "libstore/build/builder-environment.hh"
 #include "libstore/build/exported-references.hh"
 #include "libstore/build/failure-message.hh"
+#include "libstore/build/fixup-macho-page-hashes.hh"
+#include "libstore/build/helper-program.hh"
 #include "libstore/build/output-placement.hh"
 #include "libstore/build/pseudo-terminal.hh"
 #include "libstore/build/register-outputs.hh"
@@ -36,20 +37,6 @@ constexpr auto firstUserPoll = std::chrono::milliseconds(10);
 constexpr auto longestUserPoll = std::chrono::milliseconds(500);
 constexpr size_t readAtOnce = 256 * 1024;         // then other builds have their turn
 constexpr uint64_t scarceSpace = 8 * 1024 * 1024; // bytes left that may explain a failure
-
-/// Where it was installed; a program that was not (in a build directory) has it in the folder beside its own.
-std::string sandboxInitProgram() {
-    if (const char *chosen = getenv("FIRN_SANDBOX_INIT"); chosen && *chosen) {
-        return chosen;
-    }
-    std::error_code unknown;
-    std::filesystem::path folder = std::filesystem::read_symlink("/proc/self/exe", unknown).parent_path();
-    std::filesystem::path beside = folder.parent_path() / "sandbox-init" / "firn-sandbox-init";
-    if (folder.parent_path().filename() == "src" && std::filesystem::exists(beside, unknown)) {
-        return beside.string();
-    }
-    return FIRN_LIBEXEC_DIR "/firn-sandbox-init";
-}
 
 unsigned coresFor(const Settings &settings) {
     return settings.cores > 0 ? settings.cores : std::max(std::thread::hardware_concurrency(), 1u);
@@ -97,6 +84,28 @@ class StoreLeftovers {
     StorePathSet paths_;
 };
 
+/// Keeps what the client is told of an output in the build's log, too.
+class NotingLogger : public Logger {
+  public:
+    NotingLogger(Logger &logger, BuildLog &log) : logger_(logger), log_(log) {}
+    void log(Verbosity level, std::string_view message) override {
+        log_.note(message);
+        logger_.log(level, message);
+    }
+    void startActivity(ActivityId id, Verbosity level, ActivityType type, std::string_view text,
+                       const LogFields &fields, ActivityId parent) override {
+        logger_.startActivity(id, level, type, text, fields, parent);
+    }
+    void stopActivity(ActivityId id) override { logger_.stopActivity(id); }
+    void result(ActivityId id, ResultType type, const LogFields &fields) override {
+        logger_.result(id, type, fields);
+    }
+
+  private:
+    Logger &logger_;
+    BuildLog &log_;
+};
+
 } // namespace
 
 // Members are destroyed in reverse order: first the processes end, then their files go, last the user is free
@@ -115,6 +124,7 @@ struct DerivationBuilder::Impl {
     std::optional<StoreLeftovers> leftovers;
     std::optional<ScratchStore> scratchStore;
     std::optional<BuildDirectory> directory;
+    const ExecChoice *execution = nullptr;
     std::string buildTop; ///< the directory as the builder sees it
     BuilderEnvironment environment;
     PseudoTerminal terminal;
@@ -140,12 +150,14 @@ struct DerivationBuilder::Impl {
     void chooseScratchPaths();
     void removeStaleOutputs();
     BuilderEnvironmentInput environmentInput();
+    void makeDirectory();
     void writeFiles();
 
     // ---- enter
     void enter();
     void openLog();
     SandboxSpec describeSandbox();
+    UniqueFd describeBuildDir(SandboxSpec &spec);
     void addInputs(SandboxSpec &spec);
     void addHostDependencies(SandboxSpec &spec);
     void showStart();
@@ -205,12 +217,26 @@ void DerivationBuilder::Impl::prepare() {
     if (sandboxed) {
         scratchStore.emplace(store.storeFd(), plan.drvPath, group);
     }
-    directory.emplace(worker.directories(group).make());
+    makeDirectory();
     buildTop = sandboxed ? settings.sandboxBuildDir : directory->path().string();
     environment = makeBuilderEnvironment(environmentInput());
-    writeFiles();
+    if (execution->mechanism != ExecMechanism::tmpfs) {
+        writeFiles();
+    }
     if (user) {
         directory->giveTo(user->uid(), user->gid());
+    }
+}
+
+void DerivationBuilder::Impl::makeDirectory() {
+    BuildDirectories &directories = worker.directories();
+    if (user && !sandboxed) {
+        directories.openTo(user->gid());
+    }
+    directory.emplace(directories.make());
+    execution = &worker.execChoiceFor(*directory);
+    if (execution->mechanism == ExecMechanism::overlay) {
+        directory->makeOverlay();
     }
 }
 
@@ -284,7 +310,7 @@ BuilderEnvironmentInput DerivationBuilder::Impl::environmentInput() {
 
 void DerivationBuilder::Impl::writeFiles() {
     for (const auto &[name, content] : environment.files) {
-        UniqueFd file(openat(directory->fd(), name.c_str(),
+        UniqueFd file(openat(directory->contentsFd(), name.c_str(),
                              O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644));
         if (!file) {
             throwErrno("creating '{}' in build directory '{}'", escapeForDisplay(name),
@@ -305,6 +331,7 @@ void DerivationBuilder::Impl::enter() {
     openLog();
     terminal = PseudoTerminal::open(builderUid());
     SandboxSpec spec = describeSandbox();
+    UniqueFd mount = describeBuildDir(spec);
     result.startTime = time(nullptr);
     process.emplace(spawnSandbox(spec));
     slot.setBuilder(process->pid());
@@ -350,7 +377,6 @@ SandboxSpec DerivationBuilder::Impl::describeSandbox() {
     spec.allowNewPrivileges = settings.allowNewPrivileges;
     if (sandboxed) {
         spec.scratchStore = scratchStore->fd();
-        spec.buildDir = directory->fd();
         spec.network = plan.derivation.isFixedOutput() ? Network::host : Network::isolated;
         spec.kvm = settings.systemFeatures.contains("kvm") && access("/dev/kvm", F_OK) == 0;
         spec.devShmSize = settings.sandboxDevShmSize;
@@ -358,6 +384,37 @@ SandboxSpec DerivationBuilder::Impl::describeSandbox() {
         addHostDependencies(spec);
     }
     return spec;
+}
+
+/// Returns the mount, if it takes one: it lives as long as somebody has it, and from here on that is the
+/// build.
+UniqueFd DerivationBuilder::Impl::describeBuildDir(SandboxSpec &spec) {
+    spec.buildDir = directory->fd();
+    switch (execution->mechanism) {
+    case ExecMechanism::direct:
+    case ExecMechanism::stateDirectory:
+        return {};
+    case ExecMechanism::classicBindMount:
+        spec.buildDirKind = BuildDirKind::classicExecutable;
+        return {};
+    case ExecMechanism::overlay:
+        spec.buildDirKind = BuildDirKind::overlay;
+        return {};
+    case ExecMechanism::tmpfs:
+        spec.buildDir = -1;
+        spec.buildDirKind = BuildDirKind::tmpfs;
+        spec.buildDirSize = settings.noexecTmpfsSize;
+        for (const auto &[name, content] : environment.files) {
+            spec.buildDirFiles.push_back({name, content});
+        }
+        return {};
+    case ExecMechanism::bindMount:
+        break;
+    }
+    UniqueFd mount = executableMount(directory->fd(), directory->path());
+    spec.buildDir = mount.get();
+    spec.buildDirKind = BuildDirKind::mount;
+    return mount;
 }
 
 /// The inputs, and the sandbox paths with what those need from the store.
@@ -446,7 +503,7 @@ void DerivationBuilder::Impl::drainLog() {
         struct pollfd state = {terminal.master.get(), POLLIN, 0};
         more = more && poll(&state, 1, 50) > 0;
     }
-    log->finish();
+    log->endOutput();
 }
 
 Clock::time_point DerivationBuilder::Impl::nextDeadline(Clock::time_point lastOutput) const {
@@ -549,13 +606,13 @@ RegistrationRequest DerivationBuilder::Impl::registration() const {
 
 /// Reading what the builder left may take as long as it likes to make it, by a file with large holes.
 std::map<std::string, PathInfo> DerivationBuilder::Impl::registerInTime() {
-    RepairHook nothingToRepair = [](int, const std::string &, const std::vector<FilePatches> &) {
-        return std::vector<FilePatches>();
-    };
     RegistrationRequest request = registration();
+    MachoJail jail(machoJailProgram());
+    NotingLogger logger(worker.context.logger, *log);
+    MachoPageHashFixup fixup(store, logger, request, settings.machoSignatures, jail);
     try {
         WorkDeadline deadline(after(started, settings.timeout));
-        return registerOutputs(store, worker.context.logger, request, nothingToRepair);
+        return registerOutputs(store, worker.context.logger, request, fixup);
     } catch (const DeadlinePassed &) {
         throw BuildFailure(Status::timedOut, timeoutMessage());
     }
@@ -670,8 +727,20 @@ void DerivationBuilder::Impl::keepDirectory() {
     bool known = context.clientUid != static_cast<uid_t>(-1);
     uid_t uid = known ? context.clientUid : geteuid();
     gid_t gid = known ? context.clientGid : getegid();
+    if (execution && execution->mechanism == ExecMechanism::tmpfs) {
+        context.logger.log(Verbosity::error, "note: the build directory was in memory ('noexec-build-dir = "
+                                             "tmpfs') and cannot be kept");
+        return;
+    }
     std::filesystem::path kept = directory->keep(plan.derivation.name, builderUid(), uid, gid);
-    context.logger.log(Verbosity::error, fmt::format("note: keeping build directory '{}'", kept.string()));
+    bool noexec =
+        execution && execution->mechanism != ExecMechanism::stateDirectory && execution->mount.noexec;
+    context.logger.log(Verbosity::error,
+                       fmt::format("note: keeping build directory '{}'{}", kept.string(),
+                                   noexec ? fmt::format("; programs cannot be executed there, since '{}' is "
+                                                        "mounted noexec",
+                                                        execution->mount.mountPoint)
+                                          : ""));
 }
 
 // ---- all of it

@@ -327,14 +327,9 @@ bool changesContents(const NodePatches &change) {
     return change.everywhere || !change.contents.empty();
 }
 
-std::vector<FilePatches> touchedFiles(const NewOutput &output) {
-    std::vector<FilePatches> files;
-    for (const NodePatches &change : output.changes) {
-        if (changesContents(change)) {
-            files.push_back({output.tree.pathOf(change.node), change.contents, change.everywhere});
-        }
-    }
-    return files;
+OutputRewrite rewriteOf(const Context &context, const Decision &decision, const NewOutput &output) {
+    return {output.name,    context.request.scratchDir, output.tree,
+            output.changes, decision.rewrites,          decision.finalByScratch};
 }
 
 void mergeRepairs(NewOutput &output, std::vector<FilePatches> repairs) {
@@ -357,12 +352,11 @@ void mergeRepairs(NewOutput &output, std::vector<FilePatches> repairs) {
     }
 }
 
-void repairOutputs(const Context &context, const RepairHook &repair, NewOutputs &outputs) {
+void fixupMachoPageHashes(const Context &context, const Decision &decision, OutputRepair &repair,
+                          NewOutputs &outputs) {
     for (NewOutput &output : outputs) {
-        std::vector<FilePatches> touched = repair ? touchedFiles(output) : std::vector<FilePatches>();
-        if (!touched.empty()) {
-            const std::string &name = output.tree.root().name;
-            mergeRepairs(output, repair(context.request.scratchDir, name, touched));
+        if (!output.changes.empty()) {
+            mergeRepairs(output, repair.repair(rewriteOf(context, decision, output)));
         }
     }
 }
@@ -406,11 +400,13 @@ class Verifier : public OutputVisitor {
     std::set<uint32_t> written_;
 };
 
-void verify(const Context &context, const NewOutputs &outputs) {
+void verify(const Context &context, const Decision &decision, OutputRepair &repair,
+            const NewOutputs &outputs) {
     for (const NewOutput &output : outputs) {
         if (!output.changes.empty()) {
             Verifier verifier(output);
             walkOutput(context.request.scratchDir, output.tree, verifier);
+            repair.verify(rewriteOf(context, decision, output));
         }
     }
 }
@@ -642,8 +638,7 @@ void removeScratch(const Context &context) {
 } // namespace
 
 std::map<std::string, PathInfo> registerOutputs(LocalStore &store, Logger &logger,
-                                                const RegistrationRequest &request,
-                                                const RepairHook &repair) {
+                                                const RegistrationRequest &request, OutputRepair &repair) {
     Context context{store, logger, request};
     DerivationOptions options = readDerivationOptions(*request.derivation);
 
@@ -655,9 +650,9 @@ std::map<std::string, PathInfo> registerOutputs(LocalStore &store, Logger &logge
     outputs = order(context, targets, std::move(outputs));
     Decision decision = decide(context, targets, outputs);
     // It is known which bytes will be in the store.
-    repairOutputs(context, repair, outputs);
+    fixupMachoPageHashes(context, decision, repair, outputs);
     apply(context, decision.rewrites, outputs);
-    verify(context, outputs);
+    verify(context, decision, repair, outputs);
     hash(context, outputs);
     // They are on disk, and their hashes known.
     Infos infos = describeAll(context, targets, decision, outputs, options);

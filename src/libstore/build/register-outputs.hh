@@ -1,6 +1,5 @@
 #pragma once
 
-#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -45,12 +44,33 @@ struct RegistrationRequest {
     std::string url;
 };
 
-/// Called in the `repair` phase with every file that a rewrite touches, per output: may answer with further
-/// patches (page hashes) of the contents of these files. `dir` is the output's parent directory, `name` the
-/// scratch entry; the files on disk are still as the builder left them. A file that is patched `everywhere`
-/// comes without a list of its rewrites.
-using RepairHook = std::function<std::vector<FilePatches>(int dir, const std::string &name,
-                                                          const std::vector<FilePatches> &touched)>;
+struct NodePatches;
+struct OutputTree;
+struct Rewrites;
+
+/// One output in the phases `repair` to `verify`: what a rewrite changes in it.
+struct OutputRewrite {
+    const std::string &outputName;
+    int dir; ///< holds the tree's root
+    const OutputTree &tree;
+    /// Every object that is touched, in the archive's order. A file that is patched `everywhere` comes
+    /// without a list of its rewrites.
+    const std::vector<NodePatches> &changes;
+    const Rewrites &rewrites;
+    const std::map<StorePath, StorePath> &finalByScratch; ///< of all outputs of the request
+};
+
+/// What rewriting, which knows no format, leaves to those who know one. Called for every output of every kind
+/// in which something is rewritten.
+class OutputRepair {
+  public:
+    virtual ~OutputRepair() = default;
+    /// The files on disk are still as the builder left them. May answer with further patches (page hashes) of
+    /// the contents of files whose contents are touched.
+    virtual std::vector<FilePatches> repair(const OutputRewrite &output) = 0;
+    /// All patches are on disk. Throws where they are not what they should be.
+    virtual void verify(const OutputRewrite &output) = 0;
+};
 
 /// Collect, scan, order, decide, repair, apply, verify, hash, check, register: see doc/architecture.md. On
 /// success all outputs are valid in one transaction, nothing of the request is left in the scratch directory,
@@ -63,7 +83,7 @@ using RepairHook = std::function<std::vector<FilePatches>(int dir, const std::st
 /// normal: outputs that are valid already stay as they are; check: all are compared with the valid ones,
 /// which are returned, and nothing changes; repair: all take the place of what is there.
 std::map<std::string, PathInfo> registerOutputs(LocalStore &store, Logger &logger,
-                                                const RegistrationRequest &request, const RepairHook &repair);
+                                                const RegistrationRequest &request, OutputRepair &repair);
 
 /// A failure with the status a client is to see.
 class BuildFailure : public Error {

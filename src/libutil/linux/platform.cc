@@ -91,6 +91,10 @@ bool changeOwnerAt(int dir, const std::string &name, uid_t from, uid_t uid, gid_
     return true;
 }
 
+struct timespec modificationTime(const struct stat &st) {
+    return st.st_mtim;
+}
+
 bool exchangeEntries(int dirA, const std::string &nameA, int dirB, const std::string &nameB) {
     if (renameat2(dirA, nameA.c_str(), dirB, nameB.c_str(), RENAME_EXCHANGE) == 0) {
         return true;

@@ -1,0 +1,392 @@
+#include "libstore/build/fixup-macho-page-hashes.hh"
+
+#include <algorithm>
+#include <cerrno>
+#include <functional>
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "libstore/build/bundle-seals.hh"
+#include "libstore/build/output-copy.hh"
+#include "libutil/error.hh"
+#include "libutil/files.hh"
+#include "libutil/interrupt.hh"
+
+namespace firn {
+
+namespace {
+
+using Kind = MachoFinding::Kind;
+constexpr size_t mostNamed = 5; ///< files in one line of the log
+
+std::string readHead(int fd) {
+    std::string head(4, '\0');
+    ssize_t got;
+    do {
+        got = pread(fd, head.data(), head.size(), 0);
+    } while (got < 0 && errno == EINTR);
+    if (got < 0) {
+        throwErrno("reading a rewritten file");
+    }
+    head.resize(static_cast<size_t>(got));
+    return head;
+}
+
+uint64_t sizeOf(int fd) {
+    struct stat st;
+    if (fstat(fd, &st) != 0) {
+        throwErrno("looking at a rewritten file");
+    }
+    return static_cast<uint64_t>(st.st_size);
+}
+
+std::vector<jail::RewriteRule> rulesOf(const Rewrites &rewrites) {
+    std::vector<jail::RewriteRule> rules;
+    for (uint32_t part = 0; part < rewrites.parts->size(); ++part) {
+        if (rewrites.rewritable[part]) {
+            rules.push_back({rewrites.parts->text(part), rewrites.replacements[part]});
+        }
+    }
+    return rules;
+}
+
+/// `ranges` is ascending and not overlapping.
+bool overlapsAny(const ByteRange &range, const std::vector<ByteRange> &ranges) {
+    auto endsBehind = [](uint64_t place, const ByteRange &other) { return place < other.end(); };
+    auto found = std::upper_bound(ranges.begin(), ranges.end(), range.offset, endsBehind);
+    return found != ranges.end() && found->offset < range.end();
+}
+
+/// The first few, and how many there are besides.
+template<typename Item, typename Print>
+std::string listSome(const std::vector<Item> &items, const char *separator, Print print) {
+    std::string text;
+    for (size_t i = 0; i < items.size() && i < mostNamed; ++i) {
+        text += (i == 0 ? "" : separator) + print(items[i]);
+    }
+    if (items.size() > mostNamed) {
+        text += fmt::format("{}and {} more", separator, items.size() - mostNamed);
+    }
+    return text;
+}
+
+std::string plural(uint64_t count, const std::string &noun) {
+    return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
+}
+
+/// "arm64, code slot 3 and 2 more of directory 0x1000: reason", as far as known.
+std::string describeFinding(const MachoFinding &finding) {
+    std::string text = escapeForDisplay(finding.architecture, jail::maxArchitecture);
+    if (finding.count > 0) {
+        text += text.empty() ? "" : ", ";
+        text += finding.firstSlot < 0 ? fmt::format("special slot {}", finding.firstSlot)
+                                      : fmt::format("code slot {}", finding.firstSlot);
+        text += finding.count > 1 ? fmt::format(" and {} more", finding.count - 1) : "";
+    }
+    std::string reason = escapeForDisplay(finding.reason, jail::maxReason);
+    text += text.empty() || reason.empty() ? "" : ": ";
+    return text + reason;
+}
+
+using Changes = std::map<uint32_t, const NodePatches *>; ///< by number of the node
+using OnFile = std::function<void(const NodePatches &change, int file)>;
+
+class FileOpener : public OutputVisitor {
+  public:
+    FileOpener(const OutputTree &tree, const Changes &wanted, const OnFile &onFile)
+        : tree_(tree), wanted_(wanted), onFile_(onFile) {}
+    void enterDirectory(int, uint32_t) override {}
+    void leaveDirectory(int, uint32_t) override {}
+    void symlink(int, uint32_t) override {}
+    void file(int dir, uint32_t node) override {
+        if (auto found = wanted_.find(node); found != wanted_.end()) {
+            throwIfInterrupted();
+            onFile_(*found->second, openFileAt(dir, tree_.nodes[node].name).get());
+        }
+    }
+
+  private:
+    const OutputTree &tree_;
+    const Changes &wanted_;
+    const OnFile &onFile_;
+};
+
+/// Opens the files of these changes, in the order of the archive.
+void visit(const OutputRewrite &output, const Changes &wanted, const OnFile &onFile) {
+    if (!wanted.empty()) {
+        FileOpener opener(output.tree, wanted, onFile);
+        walkOutput(output.dir, output.tree, opener);
+    }
+}
+
+} // namespace
+
+MachoPageHashFixup::MachoPageHashFixup(const LocalStore &store, Logger &logger,
+                                       const RegistrationRequest &request, MachoSignatures policy,
+                                       MachoJail &jail)
+    : store_(store), logger_(logger), request_(request), policy_(policy), jail_(jail) {}
+
+// ---- words
+
+std::string MachoPageHashFixup::describe(const OutputRewrite &output, uint32_t node) const {
+    std::string path = output.tree.pathOf(node);
+    return path.empty() ? fmt::format("output '{}'", output.outputName)
+                        : fmt::format("{} of output '{}'", quoteForDisplay(path), output.outputName);
+}
+
+/// Final paths whose hash parts are written into a file.
+StorePathSet MachoPageHashFixup::rewrittenPaths(const OutputRewrite &output,
+                                                const NodePatches &change) const {
+    std::set<std::string_view> parts;
+    for (const Patch &patch : change.contents) {
+        parts.insert(patch.bytes);
+    }
+    StorePathSet paths;
+    for (const auto &[scratch, final] : output.finalByScratch) {
+        if (scratch != final && (change.everywhere || parts.contains(final.hashPart()))) {
+            paths.insert(final);
+        }
+    }
+    return paths;
+}
+
+/// Outputs are made elsewhere, and rewritten, where their own path is taken.
+std::string MachoPageHashFixup::remedy() const {
+    if (request_.mode == BuildMode::check) {
+        return "With 'sandbox = true' (on Linux) nothing has to be rewritten for a check";
+    }
+    std::string taken;
+    for (const auto &[name, output] : request_.outputs) {
+        if (output.finalPath && *output.finalPath != output.scratchPath) {
+            taken += (taken.empty() ? "" : " ") + store_.dir().print(*output.finalPath);
+        }
+    }
+    if (taken.empty()) {
+        return "An output whose path is computed from its content cannot do without rewriting";
+    }
+    return fmt::format("Nothing has to be rewritten if what was there before the build is deleted first: "
+                       "run 'nix-store --delete {}' and build again",
+                       taken);
+}
+
+void MachoPageHashFixup::fail(const OutputRewrite &output, const NodePatches &change, const std::string &why,
+                              const std::string &choice) {
+    auto print = [&](const StorePath &path) { return store_.dir().print(path); };
+    StorePathSet paths = rewrittenPaths(output, change);
+    std::vector<StorePath> list(paths.begin(), paths.end());
+    throw BuildFailure(
+        BuildResult::Status::outputRejected,
+        fmt::format("the code signature of the Mach-O file {} of '{}' cannot stay valid: {}. The "
+                    "file is touched by rewriting {}. {}{}",
+                    describe(output, change.node), print(request_.drvPath), why, listSome(list, ", ", print),
+                    remedy(), choice));
+}
+
+// ---- repair
+
+jail::Answer MachoPageHashFixup::ask(const OutputRewrite &output, const NodePatches &change,
+                                     const jail::Request &request, int file) {
+    std::string problem;
+    try {
+        return jail_.ask(request, file);
+    } catch (const DeadlinePassed &) {
+        throw;
+    } catch (const Error &error) {
+        if (error.kind() == ErrorKind::interrupted) {
+            throw;
+        }
+        problem = error.message();
+    }
+    fail(output, change, "it could not be looked at: " + problem);
+}
+
+void MachoPageHashFixup::warn(const OutputRewrite &output, uint32_t node, const MachoFinding &finding) {
+    const char *what = "";
+    switch (finding.kind) {
+    case Kind::repaired:
+    case Kind::unrepairable:
+        what = "is registered with a wrong code signature, as 'macho-signatures = warn' wants it";
+        break;
+    case Kind::repairedStale:
+        what =
+            policy_ == MachoSignatures::repair
+                ? "had wrong page hashes before it was rewritten; those over rewritten bytes are made right"
+                : "had wrong page hashes before it was rewritten; they stay wrong";
+        break;
+    case Kind::staleBefore:
+        what = "had a wrong code signature before it was rewritten, and it cannot be made right";
+        break;
+    case Kind::malformed:
+        what = "has a part that is malformed; nothing of that is repaired";
+        break;
+    }
+    logger_.warn(
+        fmt::format("the Mach-O file {} {} ({})", describe(output, node), what, describeFinding(finding)));
+}
+
+/// Whether the build may go on, and what has to be said.
+void MachoPageHashFixup::judge(const OutputRewrite &output, const NodePatches &change,
+                               const std::vector<MachoFinding> &findings) {
+    for (const MachoFinding &finding : findings) {
+        bool needsRepair = finding.kind == Kind::repaired || finding.kind == Kind::repairedStale ||
+                           finding.kind == Kind::unrepairable;
+        if (needsRepair && policy_ == MachoSignatures::refuse) {
+            fail(output, change,
+                 "'macho-signatures = refuse' forbids what it would need (" + describeFinding(finding) + ")");
+        }
+        if (finding.kind == Kind::unrepairable && policy_ == MachoSignatures::repair) {
+            fail(output, change, describeFinding(finding),
+                 "; or set 'macho-signatures = warn' to have it registered with a wrong signature");
+        }
+        if (finding.kind != Kind::repaired || policy_ == MachoSignatures::warn) {
+            warn(output, change.node, finding);
+        }
+    }
+}
+
+std::vector<BytePatch> MachoPageHashFixup::fixOne(const OutputRewrite &output, const NodePatches &change,
+                                                  int file) {
+    jail::Request request;
+    request.kind = jail::Kind::fixup;
+    request.fileSize = sizeOf(file);
+    request.patches = change.contents;
+    if (change.everywhere) {
+        request.rules = rulesOf(output.rewrites);
+    }
+    jail::Answer answer = ask(output, change, request, file);
+    judge(output, change, answer.fixup.findings);
+    if (policy_ == MachoSignatures::warn) {
+        return {};
+    }
+    remember(output, change, answer.fixup);
+    return std::move(answer.fixup.patches);
+}
+
+/// For the log, and for the second look.
+void MachoPageHashFixup::remember(const OutputRewrite &output, const NodePatches &change,
+                                  const PageHashFixup &fixup) {
+    Expectation expected;
+    Repaired repaired{output.tree.pathOf(change.node), {}};
+    expected.everywhere = change.everywhere;
+    for (const Patch &patch : change.contents) {
+        expected.touched.push_back({patch.offset, patch.bytes.size()});
+    }
+    for (const BytePatch &patch : fixup.patches) {
+        expected.repaired.push_back({patch.offset, patch.bytes.size()});
+    }
+    for (const MachoFinding &finding : fixup.findings) {
+        if (finding.kind == Kind::repaired || finding.kind == Kind::repairedStale) {
+            repaired.slots[finding.architecture] += finding.count;
+        } else {
+            expected.leftWrong.insert(finding.slice);
+        }
+    }
+    expectations_[output.outputName].insert_or_assign(change.node, std::move(expected));
+    if (!fixup.patches.empty()) {
+        repaired_.push_back(std::move(repaired));
+        repairedFor_.merge(rewrittenPaths(output, change));
+    }
+}
+
+std::vector<FilePatches> MachoPageHashFixup::repair(const OutputRewrite &output) {
+    Changes touched;
+    for (const NodePatches &change : output.changes) {
+        if (change.everywhere || !change.contents.empty()) {
+            touched.emplace(change.node, &change);
+        }
+    }
+    std::vector<FilePatches> repairs;
+    repaired_.clear();
+    repairedFor_.clear();
+    visit(output, touched, [&](const NodePatches &change, int file) {
+        if (!canBeMacho(readHead(file))) {
+            return;
+        }
+        FilePatches fixed{output.tree.pathOf(change.node), {}, false};
+        for (BytePatch &patch : fixOne(output, change, file)) {
+            fixed.patches.push_back({Patch::Place::contents, patch.offset, std::move(patch.bytes)});
+        }
+        if (!fixed.patches.empty()) {
+            repairs.push_back(std::move(fixed));
+        }
+    });
+    logRepairs(output);
+    warnOfSeals(output);
+    return repairs;
+}
+
+/// At a level that every client shows unless it is told to be quiet.
+void MachoPageHashFixup::logRepairs(const OutputRewrite &output) {
+    if (repaired_.empty()) {
+        return;
+    }
+    uint64_t total = 0;
+    for (const Repaired &file : repaired_) {
+        for (const auto &[architecture, count] : file.slots) {
+            total += count;
+        }
+    }
+    auto describeFile = [](const Repaired &file) {
+        std::string slots;
+        for (const auto &[architecture, count] : file.slots) {
+            slots += fmt::format("{}{} {}", slots.empty() ? "" : ", ",
+                                 escapeForDisplay(architecture, jail::maxArchitecture), count);
+        }
+        return (file.path.empty() ? "" : escapeForDisplay(file.path) + ": ") + slots;
+    };
+    std::vector<StorePath> paths(repairedFor_.begin(), repairedFor_.end());
+    logger_.log(
+        Verbosity::notice,
+        fmt::format("repaired the page hashes of {} in {} of output '{}' ({}), touched by rewriting {}",
+                    plural(total, "slot"), plural(repaired_.size(), "Mach-O file"), output.outputName,
+                    listSome(repaired_, "; ", describeFile),
+                    listSome(paths, ", ", [&](const StorePath &p) { return store_.dir().print(p); })));
+}
+
+void MachoPageHashFixup::warnOfSeals(const OutputRewrite &output) {
+    std::vector<uint32_t> changed;
+    for (const NodePatches &change : output.changes) {
+        changed.push_back(change.node);
+    }
+    for (const BrokenSeal &seal : brokenSeals(output.tree, changed)) {
+        logger_.warn(
+            fmt::format("the seal of the bundle {} is broken: rewriting store paths has changed {}, and "
+                        "only the bundle's signer can seal it anew",
+                        describe(output, seal.bundle), quoteForDisplay(output.tree.pathOf(seal.changed))));
+    }
+}
+
+// ---- verify
+
+void MachoPageHashFixup::verifyOne(const OutputRewrite &output, const NodePatches &change,
+                                   const Expectation &expected, int file) {
+    jail::Request request;
+    request.kind = jail::Kind::verify;
+    request.fileSize = sizeOf(file);
+    request.claimsOnly = expected.everywhere;
+    request.ranges = expected.everywhere ? expected.repaired : expected.touched;
+    for (const jail::StaleSlot &slot : ask(output, change, request, file).stale) {
+        bool claimed = overlapsAny(slot.range, expected.repaired);
+        if (claimed || !expected.leftWrong.contains(slot.slice)) {
+            fail(output, change,
+                 fmt::format("after the repair, the slot at byte {} is still wrong", slot.range.offset));
+        }
+    }
+}
+
+void MachoPageHashFixup::verify(const OutputRewrite &output) {
+    const Expectations &expectations = expectations_[output.outputName];
+    std::map<uint32_t, const NodePatches *> wanted;
+    for (const NodePatches &change : output.changes) {
+        auto found = expectations.find(change.node);
+        if (found != expectations.end() && !(found->second.everywhere && found->second.repaired.empty())) {
+            wanted.emplace(change.node, &change);
+        }
+    }
+    visit(output, wanted, [&](const NodePatches &change, int file) {
+        verifyOne(output, change, expectations.at(change.node), file);
+    });
+}
+
+} // namespace firn

@@ -1,0 +1,74 @@
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "libstore/build/macho-jail.hh"
+#include "libstore/build/register-outputs.hh"
+
+// The repair of what rewriting does to Mach-O files. Nothing here parses one: whether a file can be Mach-O is
+// told by its first four bytes, the rest is seen by the jail, whose answers are checked and applied.
+
+namespace firn {
+
+/// Makes the code signatures of rewritten Mach-O files right again. One for the outputs of one build.
+class MachoPageHashFixup : public OutputRepair {
+  public:
+    /// All must outlive it.
+    MachoPageHashFixup(const LocalStore &store, Logger &logger, const RegistrationRequest &request,
+                       MachoSignatures policy, MachoJail &jail);
+
+    /// Throws BuildFailure where a signature that was right cannot be made right again, or may not
+    /// (macho-signatures), or where the jail does not answer: with file, reason and remedy. Says in the log
+    /// what is repaired, and warns of what was wrong before or is left wrong.
+    std::vector<FilePatches> repair(const OutputRewrite &output) override;
+
+    /// Has the jail look at the new files. Throws BuildFailure where a slot that was to be repaired is wrong.
+    void verify(const OutputRewrite &output) override;
+
+  private:
+    /// What has to be right once the patches are on disk.
+    struct Expectation {
+        std::vector<ByteRange> touched; ///< by rewrites; empty if `everywhere`
+        std::vector<ByteRange> repaired;
+        std::set<uint64_t> leftWrong; ///< slices with something that was not repaired
+        bool everywhere = false;
+    };
+    using Expectations = std::map<uint32_t, Expectation>; ///< by number of the node
+
+    struct Repaired {
+        std::string path;                      ///< in the output
+        std::map<std::string, uint64_t> slots; ///< by architecture
+    };
+
+    std::vector<BytePatch> fixOne(const OutputRewrite &output, const NodePatches &change, int file);
+    void remember(const OutputRewrite &output, const NodePatches &change, const PageHashFixup &fixup);
+    void verifyOne(const OutputRewrite &output, const NodePatches &change, const Expectation &expected,
+                   int file);
+    void judge(const OutputRewrite &output, const NodePatches &change,
+               const std::vector<MachoFinding> &findings);
+    void warn(const OutputRewrite &output, uint32_t node, const MachoFinding &finding);
+    jail::Answer ask(const OutputRewrite &output, const NodePatches &change, const jail::Request &request,
+                     int file);
+    void warnOfSeals(const OutputRewrite &output);
+    void logRepairs(const OutputRewrite &output);
+    [[noreturn]] void fail(const OutputRewrite &output, const NodePatches &change, const std::string &why,
+                           const std::string &choice = "");
+
+    std::string describe(const OutputRewrite &output, uint32_t node) const;
+    StorePathSet rewrittenPaths(const OutputRewrite &output, const NodePatches &change) const;
+    std::string remedy() const;
+
+    const LocalStore &store_;
+    Logger &logger_;
+    const RegistrationRequest &request_;
+    MachoSignatures policy_;
+    MachoJail &jail_;
+    std::map<std::string, Expectations> expectations_; ///< by output name
+    std::vector<Repaired> repaired_;                   ///< in the output at hand
+    StorePathSet repairedFor_;                         ///< paths that were rewritten in these
+};
+
+} // namespace firn

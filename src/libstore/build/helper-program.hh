@@ -1,0 +1,12 @@
+#pragma once
+
+#include <string>
+
+namespace firn {
+
+/// The small programs that Firn starts. Each lies where it was installed; a `firn` that was not (in a build
+/// directory) has it in the folder beside its own; and the variable wins.
+std::string sandboxInitProgram(); ///< firn-sandbox-init, $FIRN_SANDBOX_INIT
+std::string machoJailProgram();   ///< firn-macho-jail, $FIRN_MACHO_JAIL
+
+} // namespace firn

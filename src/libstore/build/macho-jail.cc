@@ -1,0 +1,268 @@
+#include "libstore/build/macho-jail.hh"
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "libutil/error.hh"
+#include "libutil/interrupt.hh"
+
+namespace firn {
+
+namespace {
+
+using namespace std::chrono_literals;
+using jail::ExitCode;
+
+constexpr auto lookAgain = 100ms; ///< for interrupts, which wake nobody
+constexpr auto mostPatience = std::chrono::hours(24);
+
+std::pair<UniqueFd, UniqueFd> makeSocketPair() {
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) {
+        throwErrno("making a socket for the Mach-O jail");
+    }
+    std::pair<UniqueFd, UniqueFd> pair{UniqueFd(ends[0]), UniqueFd(ends[1])};
+    for (int end : ends) {
+        if (fcntl(end, F_SETFD, FD_CLOEXEC) != 0) {
+            throwErrno("making a socket for the Mach-O jail");
+        }
+    }
+    if (fcntl(ends[0], F_SETFL, O_NONBLOCK) != 0) {
+        throwErrno("making a socket for the Mach-O jail");
+    }
+    return pair;
+}
+
+/// posix_spawn has no code of ours run in a copy of this threaded process.
+pid_t spawn(const std::string &program, int socket) {
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    sigset_t all, none;
+    sigfillset(&all);
+    sigemptyset(&none);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setsigdefault(&attributes, &all);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
+    posix_spawn_file_actions_adddup2(&actions, socket, 0);
+    std::string name = "firn-macho-jail";
+    char *args[] = {name.data(), nullptr};
+    char *noEnvironment[] = {nullptr};
+    pid_t pid = -1;
+    int error = posix_spawn(&pid, program.c_str(), &actions, &attributes, args, noEnvironment);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+    if (error != 0) {
+        throw SysError(error, fmt::format("starting '{}'", program));
+    }
+    return pid;
+}
+
+const char *stepOf(int code) {
+    switch (static_cast<ExitCode>(code)) {
+    case ExitCode::descriptors:
+        return "it could not close its descriptors";
+    case ExitCode::user:
+        return "it could not become a user without rights";
+    case ExitCode::privileges:
+        return "it could not give up its privileges";
+    case ExitCode::limits:
+        return "it could not set its limits";
+    case ExitCode::filter:
+        return "it could not load its system call filter";
+    }
+    return nullptr;
+}
+
+std::string describeEnd(int status) {
+    if (WIFSIGNALED(status)) {
+        return fmt::format("was killed by signal {} ({})", WTERMSIG(status), strsignal(WTERMSIG(status)));
+    }
+    const char *step = stepOf(WEXITSTATUS(status));
+    return step ? fmt::format("ended: {}", step)
+                : fmt::format("ended with exit code {}", WEXITSTATUS(status));
+}
+
+/// An answer to another question is none to this one.
+bool fits(const jail::Answer &answer, jail::Kind kind) {
+    return kind == jail::Kind::fixup ? answer.stale.empty()
+                                     : answer.fixup.patches.empty() && answer.fixup.findings.empty();
+}
+
+/// Whether it has ended within a moment, with `status` then.
+bool hasEnded(pid_t pid, int &status) {
+    for (int i = 0; i < 20; ++i) {
+        if (waitpid(pid, &status, WNOHANG) == pid) {
+            return true;
+        }
+        std::this_thread::sleep_for(10ms);
+    }
+    return false;
+}
+
+} // namespace
+
+/// The other side of the socket is closed.
+class MachoJail::Died : public std::exception {};
+
+MachoJail::MachoJail(std::string program, JailPatience patience)
+    : program_(std::move(program)), patience_(patience) {}
+
+MachoJail::~MachoJail() {
+    if (pid_ > 0) {
+        kill(pid_, SIGKILL);
+        stop();
+    }
+}
+
+void MachoJail::start() {
+    auto [ours, theirs] = makeSocketPair();
+    pid_ = spawn(program_, theirs.get());
+    socket_ = std::move(ours);
+}
+
+std::string MachoJail::stop() {
+    socket_.reset();
+    int status = 0;
+    if (!hasEnded(pid_, status)) {
+        kill(pid_, SIGKILL);
+        while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+        }
+    }
+    pid_ = -1;
+    return describeEnd(status);
+}
+
+void MachoJail::awaitReady(short events) {
+    for (;;) {
+        throwIfInterrupted();
+        auto now = std::chrono::steady_clock::now();
+        if (now >= deadline_) {
+            throw Error(ErrorKind::failure, "the process that looks at it gave no answer in time");
+        }
+        auto pause = std::min<std::chrono::nanoseconds>(lookAgain, deadline_ - now);
+        struct pollfd state = {socket_.get(), events, 0};
+        auto milliseconds = std::chrono::ceil<std::chrono::milliseconds>(pause).count();
+        int ready = poll(&state, 1, static_cast<int>(milliseconds));
+        if (ready > 0) {
+            return;
+        }
+        if (ready < 0 && errno != EINTR) {
+            throwErrno("waiting for the Mach-O jail");
+        }
+    }
+}
+
+void MachoJail::send(const std::string &bytes, int file) {
+    alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    struct msghdr message = {};
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+    head->cmsg_level = SOL_SOCKET;
+    head->cmsg_type = SCM_RIGHTS;
+    head->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(head), &file, sizeof file);
+    for (std::string_view left = bytes; !left.empty();) {
+        awaitReady(POLLOUT);
+        struct iovec piece = {const_cast<char *>(left.data()), left.size()};
+        message.msg_iov = &piece;
+        message.msg_iovlen = 1;
+        ssize_t sent = sendmsg(socket_.get(), &message, 0);
+        if (sent < 0 && (errno == EPIPE || errno == ECONNRESET)) {
+            throw Died();
+        }
+        if (sent < 0 && errno != EINTR && errno != EAGAIN) {
+            throwErrno("asking the Mach-O jail");
+        }
+        if (sent > 0) {
+            left.remove_prefix(static_cast<size_t>(sent));
+            message.msg_control = nullptr; // it went with the first bytes
+            message.msg_controllen = 0;
+        }
+    }
+}
+
+std::string MachoJail::receive(size_t size) {
+    constexpr size_t atOnce = 1 << 20; // so that only what comes takes memory
+    std::string bytes;
+    while (bytes.size() < size) {
+        awaitReady(POLLIN);
+        size_t done = bytes.size();
+        bytes.resize(std::min(size, done + atOnce));
+        ssize_t got = recv(socket_.get(), bytes.data() + done, bytes.size() - done, 0);
+        if (got == 0 || (got < 0 && errno == ECONNRESET)) {
+            throw Died();
+        }
+        if (got < 0 && errno != EINTR && errno != EAGAIN) {
+            throwErrno("reading the answer of the Mach-O jail");
+        }
+        bytes.resize(done + (got > 0 ? static_cast<size_t>(got) : 0));
+    }
+    return bytes;
+}
+
+jail::Answer MachoJail::exchange(const jail::Request &request, int file) {
+    if (pid_ < 0) {
+        start();
+    }
+    send(jail::encodeRequest(request), file);
+    auto refuse = [] {
+        throw Error(ErrorKind::failure, "what the process that looks at it says is no answer");
+    };
+    std::optional<jail::Header> header = jail::decodeHeader(receive(jail::headerSize));
+    if (!header || header->bodySize > jail::maxAnswerBody(request.fileSize)) {
+        refuse();
+    }
+    auto outcome = static_cast<jail::Outcome>(header->word);
+    if (outcome == jail::Outcome::failed && header->bodySize <= jail::maxReason) {
+        throw Error(ErrorKind::failure, "{}", escapeForDisplay(receive(header->bodySize)));
+    }
+    if (outcome != jail::Outcome::done) {
+        refuse();
+    }
+    std::optional<jail::Answer> answer = jail::decodeAnswer(receive(header->bodySize), request.fileSize);
+    if (!answer || !fits(*answer, request.kind)) {
+        refuse();
+    }
+    return std::move(*answer);
+}
+
+jail::Answer MachoJail::ask(const jail::Request &request, int file) {
+    uint64_t seconds = request.fileSize / patience_.bytesPerSecond;
+    std::chrono::milliseconds patience = patience_.constant;
+    patience += std::min<std::chrono::milliseconds>(
+        mostPatience, std::chrono::seconds(std::min<uint64_t>(seconds, 1u << 30)));
+    deadline_ = std::chrono::steady_clock::now() + patience;
+    for (bool again = false;; again = true) {
+        try {
+            return exchange(request, file);
+        } catch (const Died &) {
+            std::string how = stop();
+            if (again) {
+                throw Error(ErrorKind::failure, "the process that looks at it {}, twice", how);
+            }
+        } catch (const Error &) {
+            // Whatever it still says would be taken for the next answer.
+            if (pid_ > 0) {
+                kill(pid_, SIGKILL);
+                stop();
+            }
+            throw;
+        }
+    }
+}
+
+} // namespace firn

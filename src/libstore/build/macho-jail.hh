@@ -1,0 +1,55 @@
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include <sys/types.h>
+
+#include "libstore/build/macho-jail-protocol.hh"
+#include "libutil/file-descriptor.hh"
+
+namespace firn {
+
+/// How long an answer may take.
+struct JailPatience {
+    std::chrono::milliseconds constant = std::chrono::seconds(60);
+    uint64_t bytesPerSecond = 8 * 1024 * 1024; ///< of the file, on top
+};
+
+/// The process that looks into Mach-O files, started when first needed and then asked one thing after the
+/// other; ended by the destructor, and by the daemon's own end. One thread; on Linux the one that asks first
+/// must live as long.
+class MachoJail {
+  public:
+    /// `program`: see machoJailProgram().
+    explicit MachoJail(std::string program, JailPatience patience = {});
+    ~MachoJail();
+    MachoJail(const MachoJail &) = delete;
+    MachoJail &operator=(const MachoJail &) = delete;
+
+    /// `file` is open for reading only, and `request.fileSize` bytes long. Where the process died, by itself
+    /// or killed, another is started and asked once more. Throws Error(failure) with one clause that says why
+    /// there is no answer: it died twice, took too long, could not look at the file, or what came is no
+    /// answer (nothing of which is used); SysError where it cannot be started; and what throwIfInterrupted()
+    /// throws. The next question gets a new process then.
+    jail::Answer ask(const jail::Request &request, int file);
+
+  private:
+    class Died;
+
+    void start();
+    /// Ends the process, if it has not ended itself, and says how it ended.
+    std::string stop();
+    void awaitReady(short events);
+    void send(const std::string &bytes, int file);
+    std::string receive(size_t size);
+    jail::Answer exchange(const jail::Request &request, int file);
+
+    std::string program_;
+    JailPatience patience_;
+    UniqueFd socket_; ///< non-blocking
+    pid_t pid_ = -1;
+    std::chrono::steady_clock::time_point deadline_;
+};
+
+} // namespace firn

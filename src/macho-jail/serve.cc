@@ -1,0 +1,221 @@
+#include "macho-jail/serve.hh"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "libutil/error.hh"
+#include "libutil/file-descriptor.hh"
+#include "macho-jail/rewritten-bytes.hh"
+
+namespace firn::jail {
+
+namespace {
+
+// ---- what is asked
+
+PageHashFixup fixup(const Request &request, const FileBytes &before) {
+    std::optional<RewrittenBytes> rewritten;
+    if (!request.rules.empty()) {
+        rewritten.emplace(before, request.rules);
+    }
+    const MachoBytes &base = rewritten ? static_cast<const MachoBytes &>(*rewritten) : before;
+    PatchedBytes after(base, request.patches);
+    std::vector<ByteRange> touched;
+    if (rewritten) {
+        touched.push_back({0, request.fileSize});
+    } else {
+        for (const Patch &patch : request.patches) {
+            touched.push_back({patch.offset, patch.bytes.size()});
+        }
+    }
+    return fixupPageHashes(before, after, touched);
+}
+
+uint32_t bigEndian(const unsigned char *bytes) {
+    return uint32_t{bytes[0]} << 24 | uint32_t{bytes[1]} << 16 | uint32_t{bytes[2]} << 8 | bytes[3];
+}
+
+/// Where a CodeDirectory's digests lie, by its own header (cs_blobs.h).
+class SlotPlaces {
+  public:
+    SlotPlaces(const FileBytes &file, const CodeDirectoryReport &directory) : begin_(directory.range.offset) {
+        constexpr size_t hashOffset = 16, hashSize = 36, headerSize = 44;
+        unsigned char header[headerSize] = {};
+        if (directory.range.size >= headerSize && directory.range.end() <= file.size()) {
+            file.read(begin_, reinterpret_cast<char *>(header), headerSize);
+        }
+        hashes_ = bigEndian(header + hashOffset);
+        size_ = header[hashSize];
+    }
+    /// Special slots lie before the others, −1 last.
+    ByteRange code(uint32_t slot) const { return {begin_ + hashes_ + uint64_t{size_} * slot, size_}; }
+    ByteRange special(uint32_t slot) const { return {begin_ + hashes_ - uint64_t{size_} * slot, size_}; }
+
+  private:
+    uint64_t begin_;
+    uint32_t hashes_ = 0;
+    uint8_t size_ = 0;
+};
+
+void addStale(const FileBytes &file, const SliceReport &slice, std::vector<StaleSlot> &stale) {
+    for (const CodeDirectoryReport &directory : slice.directories) {
+        SlotPlaces places(file, directory);
+        for (uint32_t slot : directory.staleCodeSlots) {
+            stale.push_back({slice.range.offset, places.code(slot)});
+        }
+        for (uint32_t slot : directory.staleSpecialSlots) {
+            stale.push_back({slice.range.offset, places.special(slot)});
+        }
+    }
+}
+
+/// Directories that share bytes are none that a loader takes; what is stale in both is told once.
+void dropOverlaps(std::vector<StaleSlot> &stale) {
+    std::sort(stale.begin(), stale.end(),
+              [](const StaleSlot &a, const StaleSlot &b) { return a.range.offset < b.range.offset; });
+    uint64_t end = 0;
+    std::erase_if(stale, [&](const StaleSlot &slot) {
+        bool overlaps = slot.range.offset < end;
+        end = overlaps ? end : slot.range.end();
+        return overlaps;
+    });
+}
+
+bool touches(const ByteRange &slot, const std::vector<ByteRange> &ranges) {
+    auto endsBehind = [](uint64_t place, const ByteRange &range) { return place < range.end(); };
+    auto found = std::upper_bound(ranges.begin(), ranges.end(), slot.offset, endsBehind);
+    return found != ranges.end() && found->offset < slot.end();
+}
+
+std::vector<StaleSlot> verify(const Request &request, const FileBytes &file) {
+    std::optional<std::vector<ByteRange>> within;
+    if (!request.claimsOnly) {
+        within = request.ranges;
+    }
+    std::vector<StaleSlot> stale;
+    for (const SliceReport &slice : verifyPageHashes(file, within).slices) {
+        addStale(file, slice, stale);
+    }
+    if (request.claimsOnly) {
+        std::erase_if(stale, [&](const StaleSlot &slot) { return !touches(slot.range, request.ranges); });
+    }
+    dropOverlaps(stale);
+    return stale;
+}
+
+// ---- how it is asked
+
+bool readAll(int socket, char *buffer, size_t size) {
+    while (size > 0) {
+        ssize_t got = read(socket, buffer, size);
+        if (got == 0 || (got < 0 && errno != EINTR)) {
+            return false;
+        }
+        size_t done = got > 0 ? static_cast<size_t>(got) : 0;
+        buffer += done;
+        size -= done;
+    }
+    return true;
+}
+
+bool writeAll(int socket, std::string_view bytes) {
+    while (!bytes.empty()) {
+        ssize_t sent = write(socket, bytes.data(), bytes.size());
+        if (sent < 0 && errno != EINTR) {
+            return false;
+        }
+        bytes.remove_prefix(sent > 0 ? static_cast<size_t>(sent) : 0);
+    }
+    return true;
+}
+
+/// The header comes with the file. An invalid descriptor where there was none.
+UniqueFd receiveFile(int socket, char *buffer, size_t &received) {
+    struct iovec piece = {buffer, headerSize};
+    alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+    struct msghdr message = {};
+    message.msg_iov = &piece;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    ssize_t got;
+    do {
+        got = recvmsg(socket, &message, 0);
+    } while (got < 0 && errno == EINTR);
+    received = got > 0 ? static_cast<size_t>(got) : 0;
+    struct cmsghdr *head = got > 0 ? CMSG_FIRSTHDR(&message) : nullptr;
+    if (!head || head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS) {
+        return UniqueFd();
+    }
+    int file;
+    memcpy(&file, CMSG_DATA(head), sizeof file);
+    return UniqueFd(file);
+}
+
+std::string failure(std::string_view why) {
+    std::string text(why.substr(0, maxReason));
+    return encodeHeader({static_cast<uint32_t>(Outcome::failed), text.size()}) + text;
+}
+
+std::string replyTo(const Request &request, int file) {
+    try {
+        std::string reply = encodeAnswer(answerRequest(request, file));
+        if (reply.size() - headerSize > maxAnswerBody(request.fileSize)) {
+            return failure("it needs more repairs than can be handed over");
+        }
+        return reply;
+    } catch (const std::bad_alloc &) {
+        return failure("there is not enough memory to look at it");
+    } catch (const std::exception &error) {
+        return failure(error.what());
+    }
+}
+
+bool serveOne(int socket) {
+    char bytes[headerSize];
+    size_t received = 0;
+    UniqueFd file = receiveFile(socket, bytes, received);
+    if (!file || !readAll(socket, bytes + received, headerSize - received)) {
+        return false;
+    }
+    std::optional<Header> header = decodeHeader({bytes, headerSize});
+    if (!header || header->bodySize > maxRequestBody) {
+        return false;
+    }
+    std::string body(header->bodySize, '\0');
+    if (!readAll(socket, body.data(), body.size())) {
+        return false;
+    }
+    auto request = decodeRequest(static_cast<Kind>(header->word), body);
+    return request && writeAll(socket, replyTo(*request, file.get()));
+}
+
+} // namespace
+
+Answer answerRequest(const Request &request, int file) {
+    FileBytes bytes(file, request.fileSize);
+    Answer answer;
+    switch (request.kind) {
+    case Kind::fixup:
+        answer.fixup = fixup(request, bytes);
+        break;
+    case Kind::verify:
+        answer.stale = verify(request, bytes);
+        break;
+    default:
+        throw Error(ErrorKind::badInput, "there is no such request");
+    }
+    return answer;
+}
+
+void serve(int socket) {
+    while (serveOne(socket)) {
+    }
+}
+
+} // namespace firn::jail

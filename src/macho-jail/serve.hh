@@ -1,0 +1,13 @@
+#pragma once
+
+#include "libstore/build/macho-jail-protocol.hh"
+
+namespace firn::jail {
+
+/// What a request about an open file is to be answered. Throws what reading and the lack of memory throw.
+Answer answerRequest(const Request &request, int file);
+
+/// Answers requests that come over a socket, until it ends or something comes that is no request.
+void serve(int socket);
+
+} // namespace firn::jail
