@@ -75,10 +75,11 @@ Finding refused(const BuildDirectoryFacts &facts) {
 Finding judgeExecution(const BuildDirectoryFacts &facts) {
     const ExecChoice &choice = *facts.choice;
     const MountDescription &mount = facts.directory.mount;
-    std::string place = mount.mountPoint.empty()
-                            ? mount.fileSystem
-                            : fmt::format("'{}', {} mounted {}", mount.mountPoint, mount.fileSystem, mount.options);
-    bool worse = choice.mechanism == ExecMechanism::tmpfs || choice.mechanism == ExecMechanism::stateDirectory;
+    std::string place = mount.mountPoint.empty() ? mount.fileSystem
+                                                 : fmt::format("'{}', {} mounted {}", mount.mountPoint,
+                                                               mount.fileSystem, mount.options);
+    bool worse =
+        choice.mechanism == ExecMechanism::tmpfs || choice.mechanism == ExecMechanism::stateDirectory;
     std::string failure = choice.probeError == 0
                               ? ""
                               : fmt::format("a program there fails ({}), so ", strerror(choice.probeError));
@@ -110,23 +111,26 @@ Finding judgeMember(const BuildUsersFacts &facts, const BuildUserFacts &user) {
                 "take it out: " + remedy, details};
     }
     if (user.loggedIn) {
-        return {Level::limit, "build-user",
-                fmt::format("'{}' is logged in: before and after a build, all processes of its user are killed",
-                            user.name),
-                "take it out if it is a person's: " + remedy, details};
+        return {
+            Level::limit, "build-user",
+            fmt::format("'{}' is logged in: before and after a build, all processes of its user are killed",
+                        user.name),
+            "take it out if it is a person's: " + remedy, details};
     }
     std::string shell = user.shell.substr(user.shell.rfind('/') + 1);
     if (!shell.empty() && shell != "nologin" && shell != "false" && shell != "noshell") {
-        return {Level::note, "build-user", fmt::format("'{}' has the shell '{}', so it may log in", user.name, user.shell),
+        return {Level::note, "build-user",
+                fmt::format("'{}' has the shell '{}', so it may log in", user.name, user.shell),
                 fmt::format("usermod -s /usr/sbin/nologin {}", user.name), details};
     }
     return {Level::ok, "build-user", "", "", details};
 }
 
 std::string makeUsers(const std::string &group) {
-    return fmt::format("groupadd -r {0}; for n in 1 2 3 4 5 6 7 8; do useradd -r -g {0} -G {0} -d /var/empty -s "
-                       "/usr/sbin/nologin nixbld$n; done",
-                       group);
+    return fmt::format(
+        "groupadd -r {0}; for n in 1 2 3 4 5 6 7 8; do useradd -r -g {0} -G {0} -d /var/empty -s "
+        "/usr/sbin/nologin nixbld$n; done",
+        group);
 }
 
 /// Two names of one uid are one build user: its lock goes by the number.
@@ -145,20 +149,22 @@ Findings judgePool(const BuildUsersFacts &facts, unsigned builds) {
     std::map<std::string, std::string> details{{"group", facts.group}, {"users", std::to_string(distinct)}};
     Findings findings;
     if (distinct < named) {
-        findings.push_back({Level::limit, "build-users-shared",
-                            fmt::format("{} build users in '{}' have {} distinct uids", named, facts.group, distinct),
-                            "give each a uid of its own (usermod -u)", details});
+        findings.push_back(
+            {Level::limit, "build-users-shared",
+             fmt::format("{} build users in '{}' have {} distinct uids", named, facts.group, distinct),
+             "give each a uid of its own (usermod -u)", details});
     }
     if (distinct < builds) {
-        findings.push_back({Level::limit, "build-users",
-                            fmt::format("{} build user{} in '{}' for up to {} builds at once: the others wait",
-                                        distinct, distinct == 1 ? "" : "s", facts.group, builds),
-                            "add users to the group, or lower 'max-jobs'", details});
+        findings.push_back(
+            {Level::limit, "build-users",
+             fmt::format("{} build user{} in '{}' for up to {} builds at once: the others wait", distinct,
+                         distinct == 1 ? "" : "s", facts.group, builds),
+             "add users to the group, or lower 'max-jobs'", details});
     } else {
-        findings.push_back({Level::ok, "build-users",
-                            fmt::format("{} build users in '{}' for up to {} builds at once", distinct,
-                                        facts.group, builds),
-                            "", details});
+        findings.push_back(
+            {Level::ok, "build-users",
+             fmt::format("{} build users in '{}' for up to {} builds at once", distinct, facts.group, builds),
+             "", details});
     }
     return findings;
 }
@@ -166,7 +172,8 @@ Findings judgePool(const BuildUsersFacts &facts, unsigned builds) {
 } // namespace
 
 Findings judgeBuildDirectory(const BuildDirectoryFacts &facts) {
-    Finding directory = judgeDirectory("build-directory", "builds run in", facts.directory, "set 'build-dir'");
+    Finding directory =
+        judgeDirectory("build-directory", "builds run in", facts.directory, "set 'build-dir'");
     if (directory.level == Level::ok) {
         directory.text += fmt::format(" ({})", describeOrigin(facts.origin));
     }
@@ -183,8 +190,8 @@ Findings judgeBuildDirectory(const BuildDirectoryFacts &facts) {
 Findings judgeBuildUsers(const BuildUsersFacts &facts, unsigned builds) {
     std::map<std::string, std::string> details{{"group", facts.group}};
     if (facts.daemonUid != 0) {
-        return {{Level::ok, "build-users", fmt::format("builds run as the daemon's own user (uid {})", facts.daemonUid),
-                 "", details}};
+        return {{Level::ok, "build-users",
+                 fmt::format("builds run as the daemon's own user (uid {})", facts.daemonUid), "", details}};
     }
     if (facts.group.empty()) {
         return {{Level::limit, "build-users", "'build-users-group' is empty: builds run as root",
@@ -221,8 +228,10 @@ Findings judgeKernel(const KernelFacts &facts) {
         if (feature.present) {
             present.push_back(feature.name);
         } else {
-            missing.push_back({feature.level, "kernel-feature",
-                               fmt::format("no {}: {}", feature.name, feature.without), feature.remedy,
+            missing.push_back({feature.level,
+                               "kernel-feature",
+                               fmt::format("no {}: {}", feature.name, feature.without),
+                               feature.remedy,
                                {{"feature", feature.name}}});
         }
     }
@@ -250,18 +259,22 @@ Findings judgeSandboxPaths(const std::vector<SandboxPathFacts> &paths) {
         }
     }
     if (!shell) {
-        findings.push_back({Level::limit, "sandbox-shell",
+        findings.push_back({Level::limit,
+                            "sandbox-shell",
                             "sandboxed builds have no /bin/sh, which many (all of Nixpkgs' first ones) need",
                             "install a static busybox (Debian: busybox-static), or set 'sandbox-paths = "
                             "/bin/sh=<a static shell>'",
                             {}});
     } else if (findings.empty()) {
-        auto found = std::find_if(paths.begin(), paths.end(), [](auto &path) { return path.target == "/bin/sh"; });
+        auto found =
+            std::find_if(paths.begin(), paths.end(), [](auto &path) { return path.target == "/bin/sh"; });
         std::string source = found == paths.end() ? "the host's /bin" : "'" + found->source + "'";
-        findings.push_back({Level::ok, "sandbox-path",
-                            fmt::format("sandboxes have {} as /bin/sh, and {} more path{}", source, paths.size() - 1,
-                                        paths.size() == 2 ? "" : "s"),
-                            "", {}});
+        findings.push_back({Level::ok,
+                            "sandbox-path",
+                            fmt::format("sandboxes have {} as /bin/sh, and {} more path{}", source,
+                                        paths.size() - 1, paths.size() == 2 ? "" : "s"),
+                            "",
+                            {}});
     }
     return findings;
 }
@@ -269,19 +282,26 @@ Findings judgeSandboxPaths(const std::vector<SandboxPathFacts> &paths) {
 Findings judgeSandboxSettings(const Settings &settings) {
     Findings findings;
     if (settings.sandbox == SandboxMode::disabled) {
-        findings.push_back({Level::limit, "sandbox-setting",
+        findings.push_back({Level::limit,
+                            "sandbox-setting",
                             "'sandbox = false': builds see the host's files, network and programs",
-                            "remove it, unless the host cannot make sandboxes", {{"sandbox", "false"}}});
+                            "remove it, unless the host cannot make sandboxes",
+                            {{"sandbox", "false"}}});
     } else if (settings.sandbox == SandboxMode::relaxed) {
-        findings.push_back({Level::note, "sandbox-setting",
-                            "'sandbox = relaxed': builds that ask for it, and those of a fixed output, have no "
-                            "sandbox",
-                            "", {{"sandbox", "relaxed"}}});
+        findings.push_back(
+            {Level::note,
+             "sandbox-setting",
+             "'sandbox = relaxed': builds that ask for it, and those of a fixed output, have no "
+             "sandbox",
+             "",
+             {{"sandbox", "relaxed"}}});
     }
     if (!settings.filterSyscalls) {
-        findings.push_back({Level::limit, "syscall-filter",
+        findings.push_back({Level::limit,
+                            "syscall-filter",
                             "'filter-syscalls = false': builders can make setuid files and set attributes",
-                            "remove it, unless the kernel lacks seccomp filters", {}});
+                            "remove it, unless the kernel lacks seccomp filters",
+                            {}});
     }
     return findings;
 }

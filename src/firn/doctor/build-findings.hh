@@ -17,9 +17,9 @@ namespace firn::doctor {
 /// Where builds would run.
 struct BuildDirectoryFacts {
     DirectoryFacts directory;
-    std::string origin;              ///< as BuildDirectoryBase has it
+    std::string origin;               ///< as BuildDirectoryBase has it
     std::optional<ExecChoice> choice; ///< none: see `refusal`
-    std::string refusal;             ///< why no build can run there
+    std::string refusal;              ///< why no build can run there
 };
 
 Findings judgeBuildDirectory(const BuildDirectoryFacts &facts);

@@ -18,9 +18,9 @@ enum class Level {
 
 struct Finding {
     Level level = Level::ok;
-    std::string id;     ///< for programs, never changed: see doc/doctor.md
-    std::string text;   ///< one line
-    std::string remedy; ///< what to do about it; "" where nothing is to be done
+    std::string id;                             ///< for programs, never changed: see doc/doctor.md
+    std::string text;                           ///< one line
+    std::string remedy;                         ///< what to do about it; "" where nothing is to be done
     std::map<std::string, std::string> details; ///< for programs, under names that doc/doctor.md explains
 };
 

@@ -77,12 +77,12 @@ std::optional<Finding> judgeMissing(const ConfigEntry &entry) {
         found->second.harmless.contains(entry.value)) {
         return std::nullopt;
     }
-    return Finding{Level::limit,
-                   "unsupported-setting",
-                   fmt::format("'{}' ({}) is not supported yet: {}", entry.name, entry.origin,
-                               found->second.effect),
-                   "remove it where it is not needed; else stay with the stock daemon for now",
-                   {{"setting", entry.name}, {"origin", entry.origin}}};
+    return Finding{
+        Level::limit,
+        "unsupported-setting",
+        fmt::format("'{}' ({}) is not supported yet: {}", entry.name, entry.origin, found->second.effect),
+        "remove it where it is not needed; else stay with the stock daemon for now",
+        {{"setting", entry.name}, {"origin", entry.origin}}};
 }
 
 Finding unknownSetting(const ConfigEntry &entry) {

@@ -17,17 +17,15 @@ constexpr uint64_t scarceFiles = 10000;
 
 std::string printSize(uint64_t bytes) {
     constexpr uint64_t mebibyte = 1024 * 1024;
-    return bytes < 1024 * mebibyte ? fmt::format("{} MiB", bytes / mebibyte)
-                                   : fmt::format("{:.1f} GiB", static_cast<double>(bytes) / (1024.0 * mebibyte));
+    return bytes < 1024 * mebibyte
+               ? fmt::format("{} MiB", bytes / mebibyte)
+               : fmt::format("{:.1f} GiB", static_cast<double>(bytes) / (1024.0 * mebibyte));
 }
 
 std::map<std::string, std::string> detailsOf(const DirectoryFacts &facts) {
-    return {{"path", facts.path.string()},
-            {"exists", facts.exists ? "true" : "false"},
-            {"fileSystem", facts.mount.fileSystem},
-            {"mountPoint", facts.mount.mountPoint},
-            {"options", facts.mount.options},
-            {"freeBytes", std::to_string(facts.freeBytes)}};
+    return {{"path", facts.path.string()},          {"exists", facts.exists ? "true" : "false"},
+            {"fileSystem", facts.mount.fileSystem}, {"mountPoint", facts.mount.mountPoint},
+            {"options", facts.mount.options},       {"freeBytes", std::to_string(facts.freeBytes)}};
 }
 
 std::string describeMountOf(const DirectoryFacts &facts) {
@@ -42,11 +40,10 @@ Finding notAllowed(const std::string &id, const std::string &name, const Directo
     std::string what = facts.exists ? fmt::format("cannot write to {} '{}'", name, facts.path.string())
                                     : fmt::format("cannot make {} '{}' (in '{}')", name, facts.path.string(),
                                                   facts.nearest.string());
-    std::string remedy =
-        facts.accessError == EROFS
-            ? fmt::format("mount '{}' writable, or {}", facts.mount.mountPoint, otherPlace)
-            : fmt::format("run the daemon as the owner of '{}' (root, as a rule), or {}",
-                          facts.nearest.string(), otherPlace);
+    std::string remedy = facts.accessError == EROFS
+                             ? fmt::format("mount '{}' writable, or {}", facts.mount.mountPoint, otherPlace)
+                             : fmt::format("run the daemon as the owner of '{}' (root, as a rule), or {}",
+                                           facts.nearest.string(), otherPlace);
     return {Level::error, id, fmt::format("{}: {}", what, strerror(facts.accessError)), remedy,
             detailsOf(facts)};
 }
@@ -57,10 +54,10 @@ std::optional<Finding> judgeSpace(const std::string &id, const DirectoryFacts &f
         return std::nullopt;
     }
     std::string left = fewFiles ? fmt::format("{} more files", facts.freeFiles) : printSize(facts.freeBytes);
-    return Finding{Level::limit, id,
-                   fmt::format("there is room for {} in '{}' ({})", left, facts.path.string(),
-                               describeMountOf(facts)),
-                   "make room; nix-collect-garbage removes what no root needs", detailsOf(facts)};
+    return Finding{
+        Level::limit, id,
+        fmt::format("there is room for {} in '{}' ({})", left, facts.path.string(), describeMountOf(facts)),
+        "make room; nix-collect-garbage removes what no root needs", detailsOf(facts)};
 }
 
 } // namespace
@@ -111,17 +108,19 @@ Findings judgeStore(const DirectoryFacts &facts) {
 Findings judgeState(const DirectoryFacts &facts, const std::string &schema, bool useWal) {
     Findings findings{judgeDirectory("state-directory", "the state directory", facts,
                                      "choose another (NIX_STATE_DIR, or --store local?state=…)")};
-    static const std::set<std::string> remote{"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "fuse.sshfs"};
+    static const std::set<std::string> remote{"nfs",   "nfs4", "cifs", "smb3",
+                                              "smbfs", "9p",   "afs",  "fuse.sshfs"};
     if (useWal && remote.contains(facts.mount.fileSystem)) {
-        findings.push_back({Level::limit, "state-remote",
-                            fmt::format("the database is on {}, where several machines must not use it at once",
-                                        describeMountOf(facts)),
-                            "set 'use-sqlite-wal = false', or keep the state directory on a local disk",
-                            detailsOf(facts)});
+        findings.push_back(
+            {Level::limit, "state-remote",
+             fmt::format("the database is on {}, where several machines must not use it at once",
+                         describeMountOf(facts)),
+             "set 'use-sqlite-wal = false', or keep the state directory on a local disk", detailsOf(facts)});
     }
     std::string number = schema.substr(0, schema.find('\n'));
     if (!number.empty() && number != std::to_string(StoreDatabase::schemaVersion)) {
-        findings.push_back({Level::error, "database-schema",
+        findings.push_back({Level::error,
+                            "database-schema",
                             fmt::format("the store's database has schema '{}'; Firn knows {} only", number,
                                         StoreDatabase::schemaVersion),
                             "let stock Nix (2.8 or later) bring an older one up to date; a newer one needs a "
@@ -143,8 +142,9 @@ Finding judgeSocket(const SocketFacts &facts) {
         }
         return {Level::ok, "socket", fmt::format("nobody listens on '{}' yet", path), "", details};
     case SocketFacts::State::stale:
-        return {Level::ok, "socket", fmt::format("'{}' is left from a daemon that ended; the next one replaces it", path),
-                "", details};
+        return {Level::ok, "socket",
+                fmt::format("'{}' is left from a daemon that ended; the next one replaces it", path), "",
+                details};
     case SocketFacts::State::notSocket:
         return {Level::error, "socket", fmt::format("'{}' is in the way: it is no socket", path),
                 "remove it, or choose another path (NIX_DAEMON_SOCKET_PATH, or --socket)", details};

@@ -38,9 +38,9 @@ struct SocketFacts {
     enum class State { absent, stale, answered, notSocket, unreachable };
     std::filesystem::path path;
     State state = State::absent;
-    int error = 0;           ///< for `unreachable`
-    pid_t pid = -1;          ///< of who answers; −1: not known
-    std::string program;     ///< its name; "" not known
+    int error = 0;            ///< for `unreachable`
+    pid_t pid = -1;           ///< of who answers; −1: not known
+    std::string program;      ///< its name; "" not known
     DirectoryFacts directory; ///< in which it lies
 };
 

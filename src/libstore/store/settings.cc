@@ -420,6 +420,10 @@ Settings loadSettings(const Locations &locations, Logger &logger) {
     return settings;
 }
 
+unsigned buildsAtOnce(const Settings &settings) {
+    return settings.machineMaxJobs > 0 ? settings.machineMaxJobs : std::max(settings.maxJobs, processors());
+}
+
 bool isSafeForUntrusted(const std::string &name) {
     // Stock Nix also lets them set `builders` to nothing; here there are none.
     static const std::set<std::string> safe{"timeout", "max-silent-time", "build-poll-interval",

@@ -101,6 +101,9 @@ std::vector<ConfigEntry> readConfiguration(const Locations &locations);
 /// Unknown names are tolerated (logged at `talkative`), a malformed value is an Error with its origin.
 Settings loadSettings(const Locations &locations, Logger &logger);
 
+/// How many builds all connections of the machine run at once: machine-max-jobs, or its default.
+unsigned buildsAtOnce(const Settings &settings);
+
 enum class ApplyResult { applied, unknown };
 /// Lays one `name = value` over the settings ("extra-" appends; old aliases understood). Throws badInput for
 /// a malformed value.
