@@ -21,26 +21,31 @@ struct DaemonWords {
     std::string features, socket;
 };
 
+/// Which store, and how it is configured.
+void addStoreOptions(CLI::App &app, DaemonOptions &options, std::string &socket) {
+    app.add_option("--socket", socket, "Path of the socket");
+    app.add_option("--store", options.storeUri, "auto, local, local?store=…&state=…&log=…, daemon");
+    app.add_option("--option", options.settings, "Set a setting of nix.conf: --option NAME VALUE");
+    app.footer("Every setting of nix.conf can be given as --NAME VALUE too.");
+    app.allow_extras();
+}
+
 void addDaemonOptions(CLI::App &app, DaemonOptions &options, DaemonWords &words) {
     app.add_flag("--daemon", words.daemonise,
                  "Accepted for compatibility; the daemon stays in the foreground");
     app.add_flag("--stdio", options.stdio, "Serve standard input and output instead of a socket");
     app.add_flag("--connection", options.connection)->group("");
     app.add_flag("--sweep", options.sweep)->group("");
-    app.add_option("--socket", words.socket, "Path of the socket");
-    app.add_option("--store", options.storeUri, "auto, local, local?store=…&state=…&log=…, daemon");
+    addStoreOptions(app, options, words.socket);
     auto *trusted = app.add_flag("--force-trusted", words.forceTrusted, "Trust every client");
     auto *untrusted = app.add_flag("--force-untrusted", words.forceUntrusted, "Trust no client");
     auto *byDefault = app.add_flag("--default-trust", words.defaultTrust, "Trust clients by trusted-users");
     trusted->excludes(untrusted)->excludes(byDefault);
     untrusted->excludes(byDefault);
     app.add_flag("--process-ops", options.processOps, "With --stdio: do not pass on to another daemon");
-    app.add_option("--option", options.settings, "Set a setting of nix.conf: --option NAME VALUE");
     app.add_flag("-v,--verbose", words.verbose, "Say more; may be repeated");
     app.add_flag("--quiet", words.quiet, "Say less; may be repeated");
     app.add_flag("--debug", words.debug, "Say everything");
-    app.footer("Every setting of nix.conf can be given as --NAME VALUE too.");
-    app.allow_extras();
 }
 
 /// What CLI11 did not know: settings as "--name value", or "--name" for true and "--no-name" for false.
@@ -219,6 +224,33 @@ Command parseAsNixDaemon(int argc, char **argv) {
     });
 }
 
+struct DoctorWords {
+    doctor::DoctorOptions options;
+    std::string socket;
+};
+
+CLI::App *addDoctor(CLI::App &app, DoctorWords &words) {
+    CLI::App *command = app.add_subcommand("doctor", "Say what this host lacks, and what to do about it");
+    command->add_flag("--json", words.options.json, "Print JSON");
+    addStoreOptions(*command, words.options.daemon, words.socket);
+    return command;
+}
+
+void finishDoctor(const CLI::App &app, DoctorWords &words, Command &result) {
+    result.action = Command::Action::doctor;
+    result.doctor = words.options;
+    if (!words.socket.empty()) {
+        result.doctor.daemon.socketPath = words.socket;
+    }
+    try {
+        takeSettings(app.remaining(), result.doctor.daemon);
+    } catch (const Error &error) {
+        fmt::print(stderr, "error: {}\n", error.message());
+        result.action = Command::Action::exit;
+        result.exitStatus = 2; // 1 would say that a daemon works
+    }
+}
+
 Command parseAsFirn(int argc, char **argv) {
     CLI::App app("A build daemon for Nix users.", "firn");
     app.set_version_flag("--version", fmt::format("firn {} (Nix {})", FIRN_VERSION, matchedNixVersion));
@@ -231,11 +263,17 @@ Command parseAsFirn(int argc, char **argv) {
     addDaemonOptions(*daemon, command.daemon, words);
     MachoWords machoWords;
     MachoCommands macho = addMacho(app, machoWords);
+    DoctorWords doctorWords;
+    CLI::App *doctor = addDoctor(app, doctorWords);
     Command parsed = parse(app, argc, argv, {}, [&](Command &result) {
         if (macho.all->parsed()) {
             finishMacho(macho, machoWords);
             result.action = Command::Action::macho;
             result.macho = machoWords.options;
+            return;
+        }
+        if (doctor->parsed()) {
+            finishDoctor(*doctor, doctorWords, result);
             return;
         }
         result.action = Command::Action::daemon;

@@ -5,16 +5,18 @@
 #include <vector>
 
 #include "firn/daemon.hh"
+#include "firn/doctor/doctor.hh"
 #include "firn/macho/macho.hh"
 
 namespace firn {
 
 /// What the user wants.
 struct Command {
-    enum class Action { exit, daemon, macho };
+    enum class Action { exit, daemon, doctor, macho };
     Action action = Action::exit;
     int exitStatus = 0; ///< for `exit`: help and version were printed, or the error was
     DaemonOptions daemon;
+    doctor::DoctorOptions doctor;
     MachoOptions macho;
 };
 

@@ -1,9 +1,7 @@
 #include "firn/daemon.hh"
 
-#include <algorithm>
 #include <csignal>
 #include <filesystem>
-#include <thread>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -33,9 +31,7 @@ Settings loadDaemonSettings(const DaemonOptions &options, const Locations &locat
             logger.warn(fmt::format("unknown setting '{}'", name));
         }
     }
-    if (settings.machineMaxJobs == 0) {
-        settings.machineMaxJobs = std::max({settings.maxJobs, std::thread::hardware_concurrency(), 1u});
-    }
+    settings.machineMaxJobs = buildsAtOnce(settings);
     return settings;
 }
 

@@ -13,6 +13,9 @@ int main(int argc, char **argv) {
         if (command.action == firn::Command::Action::macho) {
             return firn::runMacho(command.macho);
         }
+        if (command.action == firn::Command::Action::doctor) {
+            return firn::doctor::runDoctor(command.doctor);
+        }
         firn::runDaemon(command.daemon);
         return 0;
     } catch (const std::exception &error) {

@@ -220,11 +220,15 @@ std::string readFileAt(int dir, const std::string &name, uint64_t limit) {
 
 std::string readFile(const std::filesystem::path &path, uint64_t limit) {
     std::string what = "file " + quoteForDisplay(path.native());
-    UniqueFd fd = openAt(AT_FDCWD, path.c_str(), O_RDONLY);
+    UniqueFd fd = openAt(AT_FDCWD, path.c_str(), O_RDONLY | O_NONBLOCK);
     if (!fd) {
         throwErrno("opening {}", what);
     }
-    return readAll(fd.get(), statFd(fd.get(), what).st_size, limit, what);
+    struct stat st = statFd(fd.get(), what);
+    if (S_ISFIFO(st.st_mode)) {
+        throw Error(ErrorKind::badInput, "{} is a pipe: nothing is read from it", what);
+    }
+    return readAll(fd.get(), st.st_size, limit, what);
 }
 
 void writeFile(const std::filesystem::path &path, std::string_view content, mode_t mode) {

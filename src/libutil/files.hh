@@ -49,7 +49,7 @@ std::string readLinkAt(int dir, const std::string &name);
 
 /// The readers throw badInput for more than `limit` bytes.
 std::string readFileAt(int dir, const std::string &name, uint64_t limit = UINT64_MAX);
-/// Follows symlinks; for configuration and /proc.
+/// Follows symlinks; for configuration and /proc. Never waits: a FIFO is badInput.
 std::string readFile(const std::filesystem::path &path, uint64_t limit = UINT64_MAX);
 /// Creates or truncates. Follows symlinks; for our own state files.
 void writeFile(const std::filesystem::path &path, std::string_view content, mode_t mode = 0666);

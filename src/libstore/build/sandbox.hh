@@ -116,8 +116,11 @@ struct SandboxSpec {
 /// made; what goes wrong later is the process's result.
 BuilderProcess spawnSandbox(const SandboxSpec &spec);
 
-/// Makes one real sandbox that does nothing, as the current user. Throws Error(unsupported) saying what the
-/// host lacks and what to do about it. `sandboxed` false tries the pid namespace of unsandboxed builds alone.
+/// Makes one real sandbox that does nothing, as the current user. `sandboxed` false tries the pid namespace
+/// of unsandboxed builds alone. Throws SysError when not even a process can be made.
+BuilderResult trySandbox(const std::string &initProgram, bool sandboxed);
+
+/// The same; throws Error(unsupported) saying what the host lacks and what to do about it.
 void checkSandboxSupport(const std::string &initProgram, bool sandboxed = true);
 
 /// For a result of kind setupFailed: what to do about it on this host; empty when nothing is known.

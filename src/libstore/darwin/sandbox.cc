@@ -20,6 +20,9 @@ SandboxPath parseSandboxPath(const std::string &) {
 BuilderProcess spawnSandbox(const SandboxSpec &) {
     refuse();
 }
+BuilderResult trySandbox(const std::string &, bool) {
+    refuse();
+}
 void checkSandboxSupport(const std::string &, bool) {
     refuse();
 }

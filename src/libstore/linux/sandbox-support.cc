@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "libstore/build/sandbox.hh"
+#include "libstore/linux/namespace-rules.hh"
 #include "libutil/error.hh"
 
 namespace firn {
@@ -17,45 +18,6 @@ namespace firn {
 namespace {
 
 using sandbox::Step;
-
-/// "" when there is no such setting, as on most hosts.
-std::string readSetting(const char *path) {
-    UniqueFd fd(open(path, O_RDONLY | O_CLOEXEC));
-    char text[64];
-    ssize_t length = fd ? read(fd.get(), text, sizeof text) : 0;
-    std::string value(text, length > 0 ? static_cast<size_t>(length) : 0);
-    return value.substr(0, value.find('\n'));
-}
-
-std::string explainNamespaces(int error) {
-    if (readSetting("/proc/sys/kernel/unprivileged_userns_clone") == "0" && geteuid() != 0) {
-        return "This host lets only root make user namespaces: set kernel.unprivileged_userns_clone=1 with "
-               "sysctl, or "
-               "run the daemon as root";
-    }
-    if (readSetting("/proc/sys/user/max_user_namespaces") == "0") {
-        return "This host allows no user namespaces: set user.max_user_namespaces to some thousands with "
-               "sysctl";
-    }
-    if (readSetting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1" && geteuid() != 0) {
-        return "AppArmor restricts user namespaces on this host: give sandbox-init a profile with 'userns,', "
-               "set "
-               "kernel.apparmor_restrict_unprivileged_userns=0 with sysctl, or run the daemon as root";
-    }
-    if (error == ENOSPC) {
-        return "A limit of namespaces is reached: see the settings below /proc/sys/user and how deeply this "
-               "process "
-               "is nested in user namespaces";
-    }
-    if (error == ENOSYS || error == EINVAL) {
-        return "The kernel lacks a kind of namespace: Linux 5.9 or later with CONFIG_USER_NS, PID_NS, "
-               "NET_NS, IPC_NS, "
-               "UTS_NS and CGROUPS is needed; a container's system call filter may hide clone3";
-    }
-    return error == EPERM || error == EACCES
-               ? "The host forbids new namespaces, as containers and chroot environments do: allow them there"
-               : "";
-}
 
 std::string explainMounts(Step step, int error) {
     if (error == ENOSYS) {
@@ -68,7 +30,7 @@ std::string explainMounts(Step step, int error) {
                "container with an uncovered /proc (for example --security-opt unmask=/proc/*)";
     }
     bool refused = error == EPERM || error == EACCES;
-    return refused ? explainNamespaces(error) : "";
+    return refused ? explainForbiddenNamespaces(readNamespaceRules(), error) : "";
 }
 
 /// The preflight's scratch store and build directory.
@@ -106,7 +68,7 @@ std::string explainSetupFailure(const BuilderResult &result) {
     case Step::becomeUser:
     case Step::setHostName:
     case Step::raiseLoopback:
-        return explainNamespaces(result.error);
+        return explainForbiddenNamespaces(readNamespaceRules(), result.error);
     case Step::openSource:
         return result.error == ENOENT
                    ? "It does not exist on the host; a sandbox path that may be missing ends in '?'"
@@ -130,7 +92,7 @@ std::string explainSetupFailure(const BuilderResult &result) {
     }
 }
 
-void checkSandboxSupport(const std::string &initProgram, bool sandboxed) {
+BuilderResult trySandbox(const std::string &initProgram, bool sandboxed) {
     TemporaryDirectory directory;
     UniqueFd null(open("/dev/null", O_WRONLY | O_CLOEXEC));
     SandboxSpec spec;
@@ -143,7 +105,11 @@ void checkSandboxSupport(const std::string &initProgram, bool sandboxed) {
     spec.builder = sandboxed ? "/probe" : initProgram;
     spec.args = {"firn-sandbox-init", "--nothing"};
     spec.outputFd = null.get();
-    BuilderResult result = spawnSandbox(spec).wait();
+    return spawnSandbox(spec).wait();
+}
+
+void checkSandboxSupport(const std::string &initProgram, bool sandboxed) {
+    BuilderResult result = trySandbox(initProgram, sandboxed);
     if (!result.succeeded()) {
         throw Error(ErrorKind::unsupported, "this host cannot run {}builds: a trial {}",
                     sandboxed ? "sandboxed " : "", result.describe());

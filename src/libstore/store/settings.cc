@@ -346,21 +346,6 @@ std::vector<std::string> defaultSandboxPaths() {
     return {};
 }
 
-Settings defaultSettings() {
-    Settings settings;
-    settings.system = hostSystem();
-    settings.extraPlatforms = extraPlatformsOf(settings.system);
-    settings.systemFeatures = {"benchmark", "big-parallel", "nixos-test"};
-    if (access("/dev/kvm", R_OK | W_OK) == 0) {
-        settings.systemFeatures.insert("kvm");
-    }
-    settings.buildUsersGroup = geteuid() == 0 ? "nixbld" : "";
-    settings.sandboxPaths = defaultSandboxPaths();
-    settings.trustedPublicKeys = {"cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="};
-    settings.substituters = {"https://cache.nixos.org/"};
-    return settings;
-}
-
 void applyConfig(Settings &settings, const std::vector<ConfigEntry> &config, Logger &logger) {
     for (auto &entry : config) {
         try {
@@ -396,32 +381,47 @@ ApplyResult applySetting(Settings &settings, const std::string &name, const std:
     return ApplyResult::applied;
 }
 
-Settings loadSettings(const Locations &locations, Logger &logger) {
-    auto settings = defaultSettings();
-    ConfigReader read = [](const std::filesystem::path &path) {
-        try {
-            return readFile(path, 16 * 1024 * 1024);
-        } catch (const SysError &error) {
-            if (error.number() == ENOENT) {
-                throw Error(ErrorKind::notFound, error.message());
-            }
-            throw;
-        }
-    };
+Settings defaultSettings() {
+    Settings settings;
+    settings.system = hostSystem();
+    settings.extraPlatforms = extraPlatformsOf(settings.system);
+    settings.systemFeatures = {"benchmark", "big-parallel", "nixos-test"};
+    if (access("/dev/kvm", R_OK | W_OK) == 0) {
+        settings.systemFeatures.insert("kvm");
+    }
+    settings.buildUsersGroup = geteuid() == 0 ? "nixbld" : "";
+    settings.sandboxPaths = defaultSandboxPaths();
+    settings.trustedPublicKeys = {"cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="};
+    settings.substituters = {"https://cache.nixos.org/"};
+    return settings;
+}
+
+std::vector<ConfigEntry> readConfiguration(const Locations &locations) {
     auto path = locations.confDir / "nix.conf";
     std::string text;
     try {
-        text = read(path);
+        text = readConfigFile(path);
     } catch (const Error &error) {
         if (error.kind() != ErrorKind::notFound) {
             throw;
         }
     }
-    applyConfig(settings, parseConfig(text, path, read), logger);
+    std::vector<ConfigEntry> entries = parseConfig(text, path, readConfigFile);
     if (const char *config = std::getenv("NIX_CONFIG")) {
-        applyConfig(settings, parseConfig(config, "NIX_CONFIG", read), logger);
+        std::vector<ConfigEntry> more = parseConfig(config, "NIX_CONFIG", readConfigFile);
+        entries.insert(entries.end(), more.begin(), more.end());
     }
+    return entries;
+}
+
+Settings loadSettings(const Locations &locations, Logger &logger) {
+    auto settings = defaultSettings();
+    applyConfig(settings, readConfiguration(locations), logger);
     return settings;
+}
+
+unsigned buildsAtOnce(const Settings &settings) {
+    return settings.machineMaxJobs > 0 ? settings.machineMaxJobs : std::max(settings.maxJobs, processors());
 }
 
 bool isSafeForUntrusted(const std::string &name) {

@@ -90,9 +90,19 @@ struct Settings {
     bool operator==(const Settings &) const = default;
 };
 
+/// As they are where nothing is configured, on this host for this user.
+Settings defaultSettings();
+
+/// The assignments of `<confDir>/nix.conf` (if it is there) and then those of NIX_CONFIG, in order. Throws
+/// Error where a file cannot be read or understood.
+std::vector<ConfigEntry> readConfiguration(const Locations &locations);
+
 /// Reads `<confDir>/nix.conf`, the files of NIX_USER_CONF_FILES are a client's business, then NIX_CONFIG.
 /// Unknown names are tolerated (logged at `talkative`), a malformed value is an Error with its origin.
 Settings loadSettings(const Locations &locations, Logger &logger);
+
+/// How many builds all connections of the machine run at once: machine-max-jobs, or its default.
+unsigned buildsAtOnce(const Settings &settings);
 
 enum class ApplyResult { applied, unknown };
 /// Lays one `name = value` over the settings ("extra-" appends; old aliases understood). Throws badInput for
