@@ -173,7 +173,7 @@ Findings judgePool(const BuildUsersFacts &facts, unsigned builds) {
 
 Findings judgeBuildDirectory(const BuildDirectoryFacts &facts) {
     Finding directory =
-        judgeDirectory("build-directory", "builds run in", facts.directory, "set 'build-dir'");
+        judgeDirectory("build-directory", "the build directory", facts.directory, "set 'build-dir'");
     if (directory.level == Level::ok) {
         directory.text += fmt::format(" ({})", describeOrigin(facts.origin));
     }

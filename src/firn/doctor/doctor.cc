@@ -103,7 +103,7 @@ Findings findStore(const Locations &locations, const Settings &settings) {
     Findings findings = judgeStore(lookAtDirectory(locations.storeDir.str()));
     append(findings,
            judgeState(lookAtDirectory(locations.stateDir), readSchema(locations), settings.useSqliteWal));
-    findings.push_back(judgeDirectory("log-directory", "build logs in", lookAtDirectory(locations.logDir),
+    findings.push_back(judgeDirectory("log-directory", "the log directory", lookAtDirectory(locations.logDir),
                                       "choose another (NIX_LOG_DIR, or --store local?log=…)"));
     findings.push_back(judgeSocket(lookAtSocket(locations.socketPath)));
     return findings;

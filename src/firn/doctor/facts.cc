@@ -151,6 +151,9 @@ SocketFacts lookAtSocket(const fs::path &path) {
             facts.state =
                 error.number() == ECONNREFUSED ? SocketFacts::State::stale : SocketFacts::State::unreachable;
         }
+    } catch (const Error &) {
+        facts.state = SocketFacts::State::unreachable; // nothing else than its length is wrong with a path
+        facts.error = ENAMETOOLONG;
     }
     return facts;
 }

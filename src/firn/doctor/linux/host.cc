@@ -99,7 +99,7 @@ Finding judgeTrial(bool sandboxed, const std::string &initProgram) {
     if (advice.empty()) {
         advice = "run the daemon as root, or outside of the container that confines it";
     }
-    if (sandboxed && result.step != sandbox::Step::none) {
+    if (sandboxed && geteuid() == 0) {
         advice += "; builds without a sandbox ('sandbox = false') need less";
     }
     return {Level::error, "sandbox", fmt::format("a {} {}", kind, text), advice, details};
