@@ -31,7 +31,7 @@ struct MachoSlice {
     std::optional<ByteRange> signature; ///< what LC_CODE_SIGNATURE points to
     std::optional<ByteRange> uuid;      ///< the 16 bytes of LC_UUID
     std::optional<ByteRange> infoPlist; ///< section __TEXT,__info_plist, if it lies before the signature
-    std::string problem;                ///< why macOS would not load it, or no linker writes it; empty if it is well-formed
+    std::string problem; ///< why macOS would not load it, or no linker writes it; empty if it is well-formed
 };
 
 struct MachoFile {
