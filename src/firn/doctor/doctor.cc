@@ -1,9 +1,11 @@
 #include "firn/doctor/doctor.hh"
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <thread>
 
 #include <pwd.h>
@@ -17,6 +19,7 @@
 #include "firn/doctor/report.hh"
 #include "firn/doctor/settings-findings.hh"
 #include "firn/store-uri.hh"
+#include "libstore/build/helper-program.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 
@@ -115,12 +118,26 @@ std::string describeUser() {
     return fmt::format("{} (uid {})", name, geteuid());
 }
 
+Finding findMachoJail() {
+    std::string program = machoJailProgram();
+    std::map<std::string, std::string> details{{"path", program}};
+    if (access(program.c_str(), X_OK) != 0) {
+        return {Level::limit, "macho-jail",
+                fmt::format("builds that rewrite store paths in a program for macOS fail without '{}': {}",
+                            program, strerror(errno)),
+                "install Firn as a whole (meson install), or name the program in FIRN_MACHO_JAIL", details};
+    }
+    return {Level::ok, "macho-jail",
+            fmt::format("rewritten programs for macOS are looked at by '{}'", program), "", details};
+}
+
 Report examine(const DaemonOptions &options) {
     Findings store, settingsFindings, sandbox;
     Locations locations = findLocations(options, store);
     Settings settings = findSettings(options, locations, settingsFindings);
     append(store, findStore(locations, settings));
     std::string initProgram = findHelperProgram(sandbox);
+    sandbox.push_back(findMachoJail());
     append(sandbox, judgeKernel(lookAtKernel()));
     append(sandbox, judgeSandbox(settings, initProgram));
     Findings directory = judgeBuildDirectory(lookAtBuildDirectory(locations, settings, initProgram));
