@@ -200,10 +200,12 @@ jail::Answer MachoPageHashFixup::ask(const OutputRewrite &output, const NodePatc
     }
     throw BuildFailure(
         BuildResult::Status::miscFailure,
-        fmt::format("the Mach-O file {} of '{}' is touched by rewriting store paths, and its code "
-                    "signature could not be looked at: {}. What rewrites no Mach-O file is built as "
-                    "ever; see to it that Firn's own programs are installed and may run",
-                    describe(output, change.node), store_.dir().print(request_.drvPath), problem));
+        fmt::format(
+            "the Mach-O file {} of '{}' is touched by rewriting store paths, and its code signature could "
+            "not be "
+            "looked at: {}. See to it that Firn's own programs are installed and may run ('firn doctor' "
+            "looks for them). {}",
+            describe(output, change.node), store_.dir().print(request_.drvPath), problem, remedy()));
 }
 
 void MachoPageHashFixup::warn(const OutputRewrite &output, uint32_t node, const MachoFinding &finding) {
