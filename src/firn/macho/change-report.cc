@@ -89,6 +89,14 @@ ChangeReport::ChangeReport(bool json, std::string verb) : verb_(std::move(verb))
     }
 }
 
+void ChangeReport::addProblem(const std::string &path, const std::string &message) {
+    Change change;
+    change.path = path;
+    change.status = Change::Status::refused;
+    change.problem = message;
+    add(change, true);
+}
+
 void ChangeReport::add(const Change &change, bool always) {
     changed_ += change.status == Change::Status::changed;
     refused_ += change.status == Change::Status::refused;

@@ -43,6 +43,8 @@ class ChangeReport {
     void countFile() { ++files_; }
     /// `always`: also if nothing was to do.
     void add(const Change &change, bool always);
+    /// An entry that was left as it is because of an error.
+    void addProblem(const std::string &path, const std::string &message);
     /// Returns the exit status; `ifChanged` is the one for changes and nothing refused.
     int finish(int ifChanged);
 

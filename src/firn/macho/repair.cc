@@ -146,11 +146,7 @@ void Repairer::file(int dir, const std::string &name, const std::string &path) {
 }
 
 void Repairer::problem(const std::string &path, const std::string &message) {
-    Change change;
-    change.path = path;
-    change.status = Change::Status::refused;
-    change.problem = message;
-    report_.add(change, true);
+    report_.addProblem(path, message);
 }
 
 } // namespace

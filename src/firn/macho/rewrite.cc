@@ -354,11 +354,7 @@ void TreeRewriter::rename(int self, const Renames &renames) {
 }
 
 void TreeRewriter::problem(const std::string &path, const std::string &message) {
-    Change change;
-    change.path = path;
-    change.status = Change::Status::refused;
-    change.problem = message;
-    report_.add(change, true);
+    report_.addProblem(path, message);
 }
 
 } // namespace
