@@ -394,11 +394,4 @@ ExecChoice chooseExecMechanism(BuildDirectories &directories, const std::string 
     refuse(what, choice.mount, tried);
 }
 
-ExecChoice chooseExecMechanism(const Locations &locations, const Settings &settings,
-                               const std::string &initProgram) {
-    BuildDirectoryBase base = BuildDirectories::findBase(locations, settings);
-    BuildDirectories directories(base.path, BuildDirectories::Sweep::no);
-    return chooseExecMechanism(directories, base.origin, locations, settings, initProgram);
-}
-
 } // namespace firn
