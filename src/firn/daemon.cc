@@ -123,9 +123,30 @@ void startSweep(const UniqueFd &socket, const DaemonOptions &options, const Loca
     }
 }
 
+/// Keeps back, as long as it lives, the signals that end a daemon which does not listen yet.
+class EndingPostponed {
+  public:
+    EndingPostponed() {
+        sigset_t ending;
+        sigemptyset(&ending);
+        for (int number : {SIGTERM, SIGINT, SIGHUP}) {
+            sigaddset(&ending, number);
+        }
+        sigprocmask(SIG_BLOCK, &ending, &before_);
+    }
+    EndingPostponed(const EndingPostponed &) = delete;
+    EndingPostponed &operator=(const EndingPostponed &) = delete;
+    ~EndingPostponed() { sigprocmask(SIG_SETMASK, &before_, nullptr); }
+
+  private:
+    sigset_t before_;
+};
+
 /// Finds out whether programs can be executed in the build directory, so that it is known in the processes of
-/// connections. Where there is no such directory yet, the first build will find out.
+/// connections. Where there is no such directory yet, the first build will find out. A daemon that is stopped
+/// meanwhile ends after it, so that the probe's directory does not stay behind.
 void probeBuildDirectory(const Locations &locations, const Settings &settings, Logger &logger) {
+    EndingPostponed untilProbed;
     std::error_code absent;
     try {
         if (std::filesystem::is_directory(BuildDirectories::findBase(locations, settings).path, absent)) {

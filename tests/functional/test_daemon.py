@@ -86,6 +86,13 @@ def test_command_line_options_override_the_configuration(world):
     world.build('sh "slow" "sleep 30" {}').fails().says("timed out after 1 seconds")
 
 
+def test_a_daemon_that_is_stopped_as_it_starts_leaves_no_build_directory(world):
+    for _ in range(20):
+        world.start()
+        world.stop()
+        assert not os.listdir(world.tmp)
+
+
 # --- users and trust
 
 
