@@ -12,6 +12,7 @@
 #include "libstore/build/build-log.hh"
 #include "libstore/build/build-users.hh"
 #include "libstore/build/builder-environment.hh"
+#include "libstore/build/builtin-builder.hh"
 #include "libstore/build/exported-references.hh"
 #include "libstore/build/failure-message.hh"
 #include "libstore/build/fixup-macho-page-hashes.hh"
@@ -149,6 +150,7 @@ struct DerivationBuilder::Impl {
     void chooseScratchPaths();
     void removeStaleOutputs();
     BuilderEnvironmentInput environmentInput();
+    BuilderEnvironment makeEnvironment();
     void writeFiles();
 
     // ---- enter
@@ -157,6 +159,7 @@ struct DerivationBuilder::Impl {
     SandboxSpec describeSandbox();
     void addInputs(SandboxSpec &spec);
     void addHostDependencies(SandboxSpec &spec);
+    void addBuiltinProgram(SandboxSpec &spec) const;
     void showStart();
 
     // ---- run
@@ -216,7 +219,7 @@ void DerivationBuilder::Impl::prepare() {
     }
     directory.emplace(worker.directories(group).make());
     buildTop = sandboxed ? settings.sandboxBuildDir : directory->path().string();
-    environment = makeBuilderEnvironment(environmentInput());
+    environment = makeEnvironment();
     writeFiles();
     if (user) {
         directory->giveTo(user->uid(), user->gid());
@@ -289,6 +292,16 @@ BuilderEnvironmentInput DerivationBuilder::Impl::environmentInput() {
                                      exportedReferenceJson(store, plan.options, plan.inputClosure));
     input.structured = {files.json, files.shell};
     return input;
+}
+
+BuilderEnvironment DerivationBuilder::Impl::makeEnvironment() {
+    BuilderEnvironmentInput input = environmentInput();
+    if (!plan.derivation.isBuiltin()) {
+        return makeBuilderEnvironment(input);
+    }
+    const BuiltinProgram &program = findBuiltinProgram(builtinBuilderProgram());
+    return makeBuiltinEnvironment(std::move(input), settings, program.command(sandboxed),
+                                  worker.context.logger);
 }
 
 void DerivationBuilder::Impl::writeFiles() {
@@ -365,6 +378,7 @@ SandboxSpec DerivationBuilder::Impl::describeSandbox() {
         spec.devShmSize = settings.sandboxDevShmSize;
         addInputs(spec);
         addHostDependencies(spec);
+        addBuiltinProgram(spec);
     }
     return spec;
 }
@@ -408,6 +422,13 @@ void DerivationBuilder::Impl::addHostDependencies(SandboxSpec &spec) {
                 store.dir().print(plan.drvPath), escapeForDisplay(path));
         }
         spec.sandboxPaths.push_back(std::move(wanted));
+    }
+}
+
+void DerivationBuilder::Impl::addBuiltinProgram(SandboxSpec &spec) const {
+    if (plan.derivation.isBuiltin()) {
+        std::vector<SandboxPath> files = findBuiltinProgram(builtinBuilderProgram()).sandboxPaths();
+        spec.sandboxPaths.insert(spec.sandboxPaths.end(), files.begin(), files.end());
     }
 }
 
@@ -674,6 +695,11 @@ void DerivationBuilder::Impl::keepOutput(const std::string &name, const StorePat
 void DerivationBuilder::Impl::keepDirectory() {
     if (!directory) {
         return;
+    }
+    // Whoever gets the directory may not be who may know the passwords.
+    if (plan.derivation.isBuiltin() && unlinkat(directory->fd(), builtinNetrcFile, 0) != 0 &&
+        errno != ENOENT) {
+        throwErrno("removing '{}' from build directory '{}'", builtinNetrcFile, directory->path().string());
     }
     const BuildContext &context = worker.context;
     bool known = context.clientUid != static_cast<uid_t>(-1);

@@ -74,6 +74,15 @@ struct Settings {
     std::set<std::string> impureHostDeps;
     std::set<std::string> ignoredAcls{"security.selinux", "system.nfs4_acl", "security.csm"};
     std::string postBuildHook;
+    // Downloads of builtin:fetchurl.
+    std::vector<std::string> hashedMirrors;
+    std::string netrcFile;                 ///< default <confDir>/netrc
+    std::string sslCertFile;               ///< default NIX_SSL_CERT_FILE, SSL_CERT_FILE, the system's
+    uint64_t connectTimeout = 0;           ///< seconds, 0: libcurl's own
+    uint64_t stalledDownloadTimeout = 300; ///< seconds
+    unsigned downloadAttempts = 5;
+    bool http2 = true;
+    std::string userAgentSuffix;
     MachoSignatures machoSignatures = MachoSignatures::repair; ///< macho-signatures (Firn's own)
     Verbosity verbosity = Verbosity::info;
 
