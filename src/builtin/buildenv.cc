@@ -5,16 +5,16 @@
 #include "builtin/builders.hh"
 
 #include <algorithm>
-#include <charconv>
 #include <deque>
 #include <filesystem>
+#include <map>
 #include <set>
-#include <tuple>
 
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "builtin/packages.hh"
 #include "builtin/progress.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
@@ -26,72 +26,6 @@ namespace {
 constexpr uint64_t maxPropagatedList = 16 * 1024 * 1024;
 /// Packages that nobody asked for by name yield to all others.
 constexpr int64_t firstPropagatedPriority = 1000;
-
-std::vector<std::string> words(std::string_view text, std::string_view blanks) {
-    std::vector<std::string> result;
-    while (true) {
-        size_t begin = text.find_first_not_of(blanks);
-        if (begin == text.npos) {
-            return result;
-        }
-        text.remove_prefix(begin);
-        size_t end = std::min(text.find_first_of(blanks), text.size());
-        result.emplace_back(text.substr(0, end));
-        text.remove_prefix(end);
-    }
-}
-
-// ---- what is to be linked
-
-struct Package {
-    int64_t priority;
-    std::string path;
-    auto operator<=>(const Package &) const = default;
-};
-
-class Words {
-  public:
-    explicit Words(const std::string &text) : words_(words(text, " \t\n")) {}
-    bool atEnd() const { return next_ == words_.size(); }
-    const std::string &next() {
-        if (atEnd()) {
-            throw Error(ErrorKind::badInput, "attribute 'derivations' ends within a package");
-        }
-        return words_[next_++];
-    }
-    int64_t number() {
-        const std::string &word = next();
-        int64_t result = 0;
-        auto [end, status] = std::from_chars(word.data(), word.data() + word.size(), result);
-        if (status != std::errc() || end != word.data() + word.size()) {
-            throw Error(ErrorKind::badInput, "attribute 'derivations' has {} where a number belongs",
-                        quoteForDisplay(word));
-        }
-        return result;
-    }
-
-  private:
-    std::vector<std::string> words_;
-    size_t next_ = 0;
-};
-
-/// The active ones, in the order in which they are linked.
-std::vector<Package> parsePackages(const std::string &text) {
-    std::vector<Package> packages;
-    Words rest(text);
-    while (!rest.atEnd()) {
-        bool active = rest.next() != "false";
-        int64_t priority = rest.number();
-        for (int64_t outputs = rest.number(); outputs > 0; outputs--) {
-            const std::string &path = rest.next();
-            if (active) {
-                packages.push_back({priority, path});
-            }
-        }
-    }
-    std::ranges::sort(packages);
-    return packages;
-}
 
 // ---- the tree
 
@@ -274,7 +208,7 @@ void LinkTree::addFile(const std::string &from, const std::string &to, int64_t p
 std::vector<std::string> propagatedBy(const std::string &package) {
     try {
         std::string list = readFile(package + "/nix-support/propagated-user-env-packages", maxPropagatedList);
-        return words(list, " \t\n");
+        return splitAtBlanks(list);
     } catch (const SysError &error) {
         if (error.number() != ENOENT && error.number() != ENOTDIR) {
             throw;

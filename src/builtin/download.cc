@@ -109,6 +109,7 @@ class Transfer {
         return errorBody_.empty() ? "" : "\nthe server says:\n" + escapeForDisplay(errorBody_, maxErrorBody);
     }
     std::string explain(CURLcode code) const;
+    std::string explainCertificates() const;
 
     static size_t onBody(char *bytes, size_t, size_t size, void *self) {
         return static_cast<Transfer *>(self)->write({bytes, size});
@@ -171,9 +172,8 @@ void Transfer::configureHttp(CURL *easy) {
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION,
                      long{options_.http2 ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1});
     curl_easy_setopt(easy, CURLOPT_CAPATH, nullptr);
-    if (isReadable(options_.certificates)) {
-        curl_easy_setopt(easy, CURLOPT_CAINFO, options_.certificates.c_str());
-    }
+    // Without such a file no certificate is good: libcurl's own default is not what the settings say.
+    curl_easy_setopt(easy, CURLOPT_CAINFO, options_.certificates.c_str());
     if (isReadable(options_.netrc)) {
         curl_easy_setopt(easy, CURLOPT_NETRC, long{CURL_NETRC_OPTIONAL});
         curl_easy_setopt(easy, CURLOPT_NETRC_FILE, options_.netrc.c_str());
@@ -254,13 +254,18 @@ void Transfer::judge(CURL *easy, CURLcode code, const char *detail) {
     final_ = isFinal(code);
 }
 
+std::string Transfer::explainCertificates() const {
+    if (options_.certificatesName.empty()) {
+        return ". No file with certificate authorities was found: name one with the setting 'ssl-cert-file'";
+    }
+    return fmt::format(". Authorities are those in {}, which the setting 'ssl-cert-file' names{}",
+                       quoteForDisplay(options_.certificatesName),
+                       isReadable(options_.certificates) ? "" : ", and which cannot be read");
+}
+
 std::string Transfer::explain(CURLcode code) const {
     if (code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CACERT_BADFILE) {
-        return options_.certificatesName.empty()
-                   ? ". No file with certificate authorities was found: name one with the setting "
-                     "'ssl-cert-file'"
-                   : fmt::format(". Authorities are those in {}, which the setting 'ssl-cert-file' names",
-                                 quoteForDisplay(options_.certificatesName));
+        return explainCertificates();
     }
     if (code == CURLE_FILE_COULDNT_READ_FILE) {
         return ". A sandboxed build sees no files of the host's but its inputs and what 'sandbox-paths' "

@@ -6,7 +6,7 @@
 namespace firn::builtin {
 
 struct DownloadOptions {
-    std::string certificates;      ///< PEM file with the authorities to trust; empty or missing: none are
+    std::string certificates;      ///< PEM file with the authorities to trust; missing: none are
     std::string certificatesName;  ///< what the user knows that file by
     std::string netrc;             ///< file with passwords by host; empty or missing: none
     uint64_t connectTimeout = 0;   ///< seconds, 0: libcurl's own

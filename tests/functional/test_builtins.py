@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import http.server
 import io
-import json
 import os
 import ssl
 import subprocess
@@ -16,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.stock_leaves("store")  # what a failed builtin builder made
+STOCK = os.environ.get("FIRN_TEST_DAEMON", "firn") != "firn"
+STOCK_NEW = STOCK and os.environ["FIRN_TEST_DAEMON"] != "stock"
 DATA = b"some bytes from far away\n" * 1000
 
 
@@ -136,7 +138,6 @@ def test_unpack_takes_a_nar(confined, server, packed):
     assert nar_of(confined, path) == nar
 
 
-@pytest.mark.allow_left("store")
 def test_what_is_no_nar_is_not_unpacked(world, server):
     world.build(fetch(server.serve("/no.nar"), unpack="true")).fails()
 
@@ -179,7 +180,7 @@ def test_a_truncated_body_is_a_failure(world, server):
     world.conf["download-attempts"] = "2"
     server.paths["/short"] = lambda request: answer(request, 200, DATA[:1000], length=len(DATA))
     world.build(fetch(server.url("/short"), sri(DATA[:1000]))).fails().says(server.url("/short"))
-    assert server.times("/short") == 2
+    assert server.times("/short") == 2 or STOCK  # which tries again only while it has nothing
 
 
 def test_a_broken_download_goes_on_where_it_stopped(world, server):
@@ -300,11 +301,18 @@ def test_attributes_are_no_environment(confined, server):
     assert Path(result.path).read_bytes() == DATA and "preload" not in result.err
 
 
+@pytest.mark.firn_only("stock 2.8 finds no attributes there")
+def test_structured_attributes(world, server):
+    expression = f"""derivation {{ name = "s"; system = "builtin"; builder = "builtin:fetchurl"; url = "{server.serve("/data")}";
+      __structuredAttrs = true; outputHashMode = "flat"; outputHashAlgo = "sha256"; outputHash = "{hashlib.sha256(DATA).hexdigest()}"; }}"""
+    assert world.output(expression).read_bytes() == DATA
+
+
 def test_a_download_is_in_the_build_s_log(world, server):
     url = server.serve("/data")
     drv = world.instantiate(fetch(url))[0]
     world.run("nix-store", "--realise", drv).ok()
-    assert url in world.run("nix-store", "--read-log", drv).ok().out or os.environ.get("FIRN_TEST_DAEMON", "firn") != "firn"
+    assert url in world.run("nix-store", "--read-log", drv).ok().out or STOCK
 
 
 # --- https
@@ -360,9 +368,9 @@ def test_https_with_a_certificate_for_another_name_is_refused(world, secure, aut
 
 
 @pytest.mark.firn_only("stock 2.8 does not verify certificates here (CVE-2024-47174)")
-def test_https_without_any_authorities_says_what_to_do(world, secure):
-    world.conf["ssl-cert-file"] = world.root / "nonexistent"
-    world.build(fetch(secure.serve("/data"))).fails().says("ssl-cert-file")
+def test_https_without_any_authorities_says_what_to_do(confined, secure):
+    confined.conf["ssl-cert-file"] = confined.root / "nonexistent"
+    confined.build(fetch(secure.serve("/data"))).fails().says("ssl-cert-file")
 
 
 # --- unknown ones
@@ -420,7 +428,7 @@ def test_two_packages_are_installed(confined):
 def test_a_conflict_names_both_files(world):
     file = packages(world, a="mkdir bin; echo a > bin/x", b="mkdir bin; echo b > bin/x")
     a, b = (world.run("nix-build", "--no-out-link", file, "-A", name).ok().path for name in "ab")
-    install(world, file, "a", "b").fails().says(f"{a}/bin/x", f"{b}/bin/x", "priority")
+    install(world, file, "a", "b").fails().says(f"{a}/bin/x", f"{b}/bin/x", "conflict" if STOCK_NEW else "priority")
     assert not (world.root / "profile").exists()
 
 
@@ -451,7 +459,7 @@ def test_directories_of_several_packages_are_merged_at_any_depth(world):
 def test_a_file_and_a_directory_of_one_name_collide(world):
     for first, second in (("a", "b"), ("b", "a")):
         file = packages(world, **{first: "mkdir -p share/x; echo > share/x/y", second: "mkdir share; echo > share/x"})
-        install(world, file, "a", "b").fails().says("share/x'")
+        install(world, file, "a", "b").fails().says("share/x")
 
 
 def test_propagated_packages_come_along_and_yield(world):
@@ -521,6 +529,8 @@ def unpack(world, archive, name="mine"):
 def test_a_channel_is_updated(world, server, compression):
     archive = tarball(world.src / "nixexprs.tar", GOOD, compression)
     url = server.serve(f"/nixexprs.tar.{compression}", archive.read_bytes())
+    # A 2.8 client expects its daemon to have made this, which a newer one does not.
+    (world.state / "profiles/per-user" / world.environment()["USER"]).mkdir(parents=True, exist_ok=True)
     world.run("nix-channel", "--add", url, "mine").ok()
     world.run("nix-channel", "--update", timeout=120).ok()
     channels = [path for path in list(world.state.rglob("channels")) + list(world.home.rglob("channels")) if path.is_symlink()]
@@ -575,7 +585,8 @@ EVIL = {
 }
 
 
-@pytest.mark.parametrize("kind", list(EVIL))
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.firn_only("stock 2.8 unpacks absolute names where they say"))
+                                  if kind == "absolute" else kind for kind in EVIL])
 @pytest.mark.parametrize("sandbox", ["true", "false"], ids=["sandboxed", "unsandboxed"])
 def test_an_evil_archive_writes_nothing_outside(world, kind, sandbox):
     world.conf["sandbox"] = sandbox
@@ -594,7 +605,7 @@ def test_an_evil_archive_writes_nothing_outside(world, kind, sandbox):
     if kind == "onto-symlink" and result.status == 0:
         # The symlink is replaced by the file: that is what the archive says.
         assert (Path(result.path) / "mine/f").read_bytes() == b"evil"
-    elif os.environ.get("FIRN_TEST_DAEMON", "firn") == "firn":
+    elif not STOCK:
         result.fails()
     assert set(world.root.rglob("evil")) == before and os.listdir(outside) == ["victim"]
     assert (outside / "victim").read_text() == "untouched" and (outside / "victim").stat().st_nlink == 1
@@ -619,8 +630,6 @@ def test_a_sandboxed_builtin_runs_as_any_builder(world, server):
         for process in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
                 if process.name.isdigit() and b"firn-builtin/firn-builtin" in (process / "cmdline").read_bytes():
-                    if str(world.store) not in (process / "root" / "proc/self/mounts").name + str(world.store):
-                        continue
                     status = (process / "status").read_text()
                     capabilities = [line for line in status.splitlines() if line.startswith(("CapEff", "Seccomp:"))]
                     seen.append((capabilities, os.readlink(process / "ns/user") != os.readlink("/proc/self/ns/user"),
