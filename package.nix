@@ -1,5 +1,5 @@
-{ lib, stdenv, meson, ninja, pkg-config, boost, bzip2, cli11, curl, fmt, gtest, libarchive, libseccomp, nlohmann_json, openssl
-, sqlite, busybox, pkgsStatic ? { inherit busybox; }, withTests ? false }:
+{ lib, stdenv, meson, ninja, pkg-config, boost, bzip2, cli11, curl, fmt, gtest, libarchive, libseccomp
+, nlohmann_json, openssl, sqlite, busybox, pkgsStatic ? { inherit busybox; }, withTests ? false }:
 
 stdenv.mkDerivation {
   pname = "firn";
