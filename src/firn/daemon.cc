@@ -15,7 +15,8 @@
 #include "firn/peer-policy.hh"
 #include "firn/stdio-forward.hh"
 #include "firn/store-uri.hh"
-#include "libstore/build/build-directory.hh"
+#include "libstore/build/build-directory-exec.hh"
+#include "libstore/build/helper-program.hh"
 #include "libstore/build/scratch-store.hh"
 #include "libstore/protocol/server.hh"
 #include "libutil/error.hh"
@@ -50,7 +51,6 @@ void serveSocket(int socket, const DaemonOptions &options, const Locations &loca
             fmt::format("user '{}' is not allowed to connect to the Nix daemon", decision.peer.userName));
         return;
     }
-    decision.peer.pid = credentials.pid;
     decision.peer.trusted = options.forceTrust.value_or(decision.peer.trusted);
     logger.log(Verbosity::info,
                fmt::format("accepted connection from pid {}, user {}{}", credentials.pid,
@@ -127,10 +127,27 @@ void startSweep(const UniqueFd &socket, const DaemonOptions &options, const Loca
     }
 }
 
+/// Finds out whether programs can be executed in the build directory, so that it is known in the processes of
+/// connections. Where there is no such directory yet, the first build will find out.
+void probeBuildDirectory(const Locations &locations, const Settings &settings, Logger &logger) {
+    std::error_code absent;
+    try {
+        if (std::filesystem::is_directory(BuildDirectories::findBase(locations, settings).path, absent)) {
+            ExecChoice choice = chooseExecMechanism(locations, settings, sandboxInitProgram());
+            if (!choice.warning.empty()) {
+                logger.warn(choice.warning);
+            }
+        }
+    } catch (const Error &error) {
+        logger.warn(error.message());
+    }
+}
+
 void listenOnSocket(const DaemonOptions &options, const Locations &locations, const Settings &settings,
                     Logger &logger) {
     UniqueFd socket = openListeningSocket(locations.socketPath);
     startSweep(socket, options, locations, settings, logger);
+    probeBuildDirectory(locations, settings, logger);
     auto serve = [&](int connection) { serveSocket(connection, options, locations, settings, logger); };
     Listener(std::move(socket), serve, selfCommand(options, "--connection"), logger).run();
 }

@@ -7,7 +7,7 @@ namespace firn::sandbox {
 namespace {
 
 constexpr uint32_t magic = 0x78626e73;
-constexpr uint32_t version = 1;
+constexpr uint32_t version = 2;
 
 class Encoder {
   public:
@@ -112,7 +112,7 @@ class Decoder {
 /// The one list of an operation's fields, for both directions.
 template<typename Coder, typename Op>
 void opFields(Coder &coder, Op &op) {
-    coder.choice(op.kind, OpKind::devpts);
+    coder.choice(op.kind, OpKind::overlay);
     coder.text(op.target);
     coder.number(op.mode);
     coder.blob(op.data);
@@ -132,6 +132,7 @@ void fields(Coder &coder, Value &d) {
     coder.flag(d.readOnlyRoot);
     coder.flag(d.userNamespace);
     coder.flag(d.privateNetwork);
+    coder.flag(d.classicMounts);
     coder.number(d.namespaces);
     coder.flag(d.privileged);
     coder.number(d.insideUid);
@@ -169,10 +170,12 @@ bool isPlainAbsolutePath(std::string_view path) {
 }
 
 bool isSensible(const SetupOp &op) {
-    bool hasSource = op.kind == OpKind::bind;
+    bool hasSource = op.kind == OpKind::bind || op.kind == OpKind::overlay;
     bool namesSource = op.source == SourceKind::path
                            ? !op.sourcePath.empty() && op.sourceFd == -1
                            : op.source != SourceKind::none && op.sourceFd > 2 && op.sourcePath.empty();
+    bool anySource = op.kind != OpKind::overlay && (op.flags & opExecutable) == 0;
+    namesSource = namesSource && (anySource || op.source == SourceKind::descriptor);
     return isPlainAbsolutePath(op.target) && (op.mode & ~01777u) == 0 && (op.flags & ~allOpFlags) == 0 &&
            (hasSource ? namesSource : op.source == SourceKind::none);
 }
@@ -227,6 +230,7 @@ const char *stepName(Step step) {
         "mapping users into the user namespace",
         "becoming the build user",
         "making the sandbox's root",
+        "making an executable mount of the build directory",
         "making a directory",
         "making a file",
         "making a symlink",
@@ -234,6 +238,7 @@ const char *stepName(Step step) {
         "setting mount flags",
         "attaching a mount",
         "mounting a tmpfs",
+        "mounting an overlay",
         "mounting the process file system",
         "mounting the pseudo terminal file system",
         "making the root read-only",

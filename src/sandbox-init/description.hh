@@ -34,13 +34,14 @@ enum class OpKind : uint32_t {
     ownMount,  ///< make a directory and mount it on itself, so that it stays writable when the root does not
     proc,      ///< the process file system of the sandbox's own pid namespace
     devpts,    ///< a pseudo terminal file system of its own
+    overlay,   ///< an overlay of the source's directories lower and upper (its work directory is work)
 };
 
 enum class SourceKind : uint32_t {
     none,
     path,       ///< a host path, looked up by sandbox-init
     descriptor, ///< an open (O_PATH is enough) descriptor of a file or directory
-    mount,      ///< a detached mount (open_tree, fsmount): attached as it is, no flag of it is touched
+    mount, ///< a detached mount (open_tree, fsmount): attached as it is; flags are only added, with opEarly
 };
 
 /// Bits of SetupOp::flags.
@@ -55,8 +56,10 @@ enum OpFlags : uint32_t {
         32, ///< clone the source before entering the user namespace, with the daemon's own rights (root only)
     opEarlyIfRoom =
         64, ///< likewise while there are descriptors left; beyond that the build user must reach it
+    opExecutable =
+        128, ///< clear noexec from the clone, by a remount in a mount namespace between; with opEarly
 };
-constexpr uint32_t allOpFlags = 127;
+constexpr uint32_t allOpFlags = 255;
 
 struct SetupOp {
     OpKind kind = OpKind::directory;
@@ -78,6 +81,7 @@ struct Description {
     bool readOnlyRoot = true;
     bool userNamespace = true;
     bool privateNetwork = true; ///< with IPC, UTS and cgroup namespaces given by `namespaces`
+    bool classicMounts = false; ///< without mount_setattr, which came with Linux 5.12
     uint32_t namespaces = 0;    ///< CLONE_NEW* bits besides user, pid and mount
     bool privileged = false; ///< the daemon is root: it leases a build user, and maps and opens things for us
     uint32_t insideUid = 0, insideGid = 0;   ///< the builder's, in its namespace
@@ -110,6 +114,7 @@ enum class Step : uint32_t {
     mapUsers,
     becomeUser,
     makeRoot,
+    makeExecutable,
     makeDirectory,
     makeFile,
     makeSymlink,
@@ -117,6 +122,7 @@ enum class Step : uint32_t {
     setMountFlags,
     attachMount,
     mountTmpfs,
+    mountOverlay,
     mountProc,
     mountDevpts,
     sealRoot,

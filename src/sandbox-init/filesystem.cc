@@ -96,10 +96,13 @@ void makeSymlink(Tree &tree, const SetupOp &op, const std::string &linkTarget) {
     check(symlinkat(linkTarget.c_str(), place.parent, place.name), Step::makeSymlink, op.target);
 }
 
-void attach(Tree &tree, const SetupOp &op, int mount) {
+void attach(Tree &tree, const SetupOp &op, int mount, unsigned long lateFlags = 0) {
     Tree::Place place = tree.placeOf(op, Step::makeMountPoint);
     int moved = move_mount(mount, "", place.parent, place.name, MOVE_MOUNT_F_EMPTY_PATH);
     check(moved, Step::attachMount, op.target);
+    if (lateFlags != 0) {
+        setLateFlags(mount, lateFlags, op.target);
+    }
     close(mount);
     tree.forgetParentBelow(op.target);
 }
@@ -117,7 +120,7 @@ void bindSource(Tree &tree, const SetupOp &op, const OpenSource &source) {
             fail(Step::makeMountPoint, op.target);
         }
     }
-    attach(tree, op, source.fd);
+    attach(tree, op, source.fd, source.lateFlags);
 }
 
 void bindOp(Tree &tree, const SetupOp &op, OpenSource &early) {
@@ -148,6 +151,27 @@ void mountType(Tree &tree, const SetupOp &op, const char *type, unsigned long fl
     tree.forgetParentBelow(op.target);
 }
 
+/// Its files are in the source's directory `upper`, and executable although that may lie on a mount that is
+/// noexec: this mount is another one, and ours. Only names relative to the open directory are looked up.
+void mountOverlay(Tree &tree, const SetupOp &op) {
+    int directory = openOverlayDirectory(op);
+    check(fchdir(directory), Step::mountOverlay, op.target);
+    int context = check(fsopen("overlay", FSOPEN_CLOEXEC), Step::mountOverlay, "overlay");
+    for (const char *option : {"lower", "upper", "work"}) {
+        std::string name = std::string(option) + "dir";
+        check(fsconfig(context, FSCONFIG_SET_STRING, name.c_str(), option, 0), Step::mountOverlay, name);
+    }
+    check(fsconfig(context, FSCONFIG_SET_FLAG, "userxattr", nullptr, 0), Step::mountOverlay, "userxattr");
+    check(fsconfig(context, FSCONFIG_CMD_CREATE, nullptr, nullptr, 0), Step::mountOverlay, op.target);
+    int mount = fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+    check(mount, Step::mountOverlay, op.target);
+    close(context);
+    close(directory);
+    check(fchdir(tree.root()), Step::makeRoot, "/");
+    makeDirectory(tree, op, Step::makeMountPoint);
+    attach(tree, op, mount);
+}
+
 void runOp(Tree &tree, const SetupOp &op, OpenSource &early) {
     switch (op.kind) {
     case OpKind::directory:
@@ -166,6 +190,8 @@ void runOp(Tree &tree, const SetupOp &op, OpenSource &early) {
         return mountType(tree, op, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, Step::mountProc);
     case OpKind::devpts:
         return mountType(tree, op, "devpts", MS_NOSUID | MS_NOEXEC, Step::mountDevpts);
+    case OpKind::overlay:
+        return mountOverlay(tree, op);
     }
 }
 
@@ -181,7 +207,10 @@ int makeRoot() {
     return root;
 }
 
-void sealRoot(int root) {
+void sealRoot(int root, bool classicMounts) {
+    if (classicMounts) {
+        return setLateFlags(root, MS_RDONLY, "/", Step::sealRoot);
+    }
     struct mount_attr attributes = {};
     attributes.attr_set = MOUNT_ATTR_RDONLY;
     check(mount_setattr(root, "", AT_EMPTY_PATH, &attributes, sizeof attributes), Step::sealRoot, "/");
@@ -213,7 +242,7 @@ void setUpFileSystem(const Description &description, std::vector<OpenSource> &ea
     umask(022);
     if (description.pivot) {
         if (description.readOnlyRoot) {
-            sealRoot(root);
+            sealRoot(root, description.classicMounts);
         }
         enterRoot();
     }

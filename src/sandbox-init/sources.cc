@@ -3,8 +3,10 @@
 #include <climits>
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #include "sandbox-init/fail.hh"
@@ -42,15 +44,78 @@ int openTree(const SetupOp &op) {
     return open_tree(AT_FDCWD, op.sourcePath.c_str(), flags);
 }
 
-void setFlags(int mount, const SetupOp &op) {
+/// Set from the description; see there.
+bool classicMounts = false;
+
+void setFlags(OpenSource &source, const SetupOp &op) {
+    if (classicMounts) {
+        source.lateFlags = MS_NOSUID | (op.flags & opReadOnly ? MS_RDONLY : 0) |
+                           (op.flags & opNoDev ? MS_NODEV : 0) | (op.flags & opRecursive ? MS_REC : 0);
+        return;
+    }
     struct mount_attr attributes = {};
     attributes.attr_set = MOUNT_ATTR_NOSUID;
     attributes.attr_set |= op.flags & opReadOnly ? MOUNT_ATTR_RDONLY : 0;
     attributes.attr_set |= op.flags & opNoDev ? MOUNT_ATTR_NODEV : 0;
     attributes.propagation = MS_PRIVATE;
     unsigned flags = AT_EMPTY_PATH | (op.flags & opRecursive ? AT_RECURSIVE : 0);
-    check(mount_setattr(mount, "", flags, &attributes, sizeof attributes), Step::setMountFlags,
+    check(mount_setattr(source.fd, "", flags, &attributes, sizeof attributes), Step::setMountFlags,
           sourceName(op));
+}
+
+std::string linkOf(int fd) {
+    return "/proc/self/fd/" + std::to_string(fd);
+}
+
+/// The flags in the form that mount() takes, as statfs shows them.
+unsigned long flagsOf(int mount, std::string_view name) {
+    struct statfs info;
+    check(fstatfs(mount, &info), Step::setMountFlags, name);
+    constexpr unsigned long same = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME;
+    constexpr unsigned long relative = 4096; // ST_RELATIME
+    auto flags = static_cast<unsigned long>(info.f_flags);
+    unsigned long access = flags & relative ? MS_RELATIME : flags & MS_NOATIME ? 0 : MS_STRICTATIME;
+    return (flags & same) | access;
+}
+
+/// The directory of a descriptor by its path, in the mount namespace of now.
+int openAgain(const SetupOp &op, const std::string &path, Step step) {
+    int fd = check(open(path.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), step, path);
+    if (!isSameFile(fd, op.sourceFd)) {
+        fail(step, path, ESTALE);
+    }
+    return fd;
+}
+
+/// A mount namespace between the daemon's and the sandbox's: what is mounted and changed in it is seen by
+/// nobody else. Host paths mean in it what they mean on the host.
+void enterOwnMounts() {
+    static bool entered = false;
+    if (!entered) {
+        check(unshare(CLONE_NEWNS), Step::makeExecutable, "mount namespace");
+        check(mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr), Step::makeExecutable, "/");
+        entered = true;
+    }
+}
+
+/// The way of Linux before 5.12: only an attached mount can be changed, so the directory is mounted on
+/// itself, that mount is changed, and a clone of it taken out.
+int openExecutable(const SetupOp &op) {
+    enterOwnMounts();
+    std::string path = pathOfDescriptor(op);
+    int below = openAgain(op, path, Step::makeExecutable);
+    std::string link = linkOf(below);
+    check(mount(link.c_str(), link.c_str(), nullptr, MS_BIND, nullptr), Step::makeExecutable, path);
+    int top = openAgain(op, path, Step::makeExecutable);
+    unsigned long flags = MS_REMOUNT | MS_BIND | (flagsOf(top, path) & ~(unsigned long){MS_NOEXEC});
+    check(mount(nullptr, linkOf(top).c_str(), nullptr, MS_PRIVATE, nullptr), Step::makeExecutable, path);
+    check(mount(nullptr, linkOf(top).c_str(), nullptr, flags, nullptr), Step::makeExecutable, path);
+    int clone = open_tree(top, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+    check(clone, Step::makeExecutable, path);
+    check(umount2(linkOf(top).c_str(), MNT_DETACH), Step::makeExecutable, path);
+    close(top);
+    close(below);
+    return clone;
 }
 
 std::string readLink(int link, const SetupOp &op) {
@@ -75,9 +140,12 @@ OpenSource openSource(const SetupOp &op) {
     if (op.source == SourceKind::mount) {
         source.fd = op.sourceFd;
         source.mode = modeOf(op.sourceFd, op);
+        if ((op.flags & opEarly) && (op.flags & opNoDev)) {
+            setFlags(source, op);
+        }
         return source;
     }
-    source.fd = openTree(op);
+    source.fd = op.flags & opExecutable ? openExecutable(op) : openTree(op);
     if (source.fd < 0 && errno == ENOENT && (op.flags & opOptional)) {
         return source;
     }
@@ -91,19 +159,35 @@ OpenSource openSource(const SetupOp &op) {
         source.linkTarget = readLink(source.fd, op);
         close(source.fd);
         source.fd = -1;
-    } else {
-        setFlags(source.fd, op);
+    } else if ((op.flags & opExecutable) == 0 || (op.flags & opNoDev)) {
+        setFlags(source, op); // an unsandboxed build's directory keeps the host's flags
     }
     return source;
 }
 
+void setLateFlags(int mounted, unsigned long flags, std::string_view name, Step step) {
+    std::string link = linkOf(mounted);
+    check(mount(nullptr, link.c_str(), nullptr, MS_PRIVATE | (flags & MS_REC), nullptr), step, name);
+    flags = (flags & ~(unsigned long){MS_REC}) | flagsOf(mounted, name) | MS_REMOUNT | MS_BIND;
+    check(mount(nullptr, link.c_str(), nullptr, flags, nullptr), step, name);
+}
+
+int openOverlayDirectory(const SetupOp &op) {
+    return openAgain(op, op.sourcePath, Step::mountOverlay);
+}
+
 std::vector<OpenSource> openEarlySources(Description &description, size_t descriptors) {
+    classicMounts = description.classicMounts;
     std::vector<OpenSource> sources(description.ops.size());
     // Some are for the rest of the set-up, and sources that only the daemon can open come first.
     size_t room = descriptors > 128 ? descriptors - 128 : 0;
-    for (uint32_t flag : {uint32_t{opEarly}, uint32_t{opEarlyIfRoom}}) {
+    auto isFor = [](const SetupOp &op, uint32_t flag) {
+        return (op.flags & flag) != 0 && (flag == opExecutable) == ((op.flags & opExecutable) != 0);
+    };
+    // Last what takes us to another mount namespace, in which descriptors of this one cannot be cloned.
+    for (uint32_t flag : {uint32_t{opEarly}, uint32_t{opEarlyIfRoom}, uint32_t{opExecutable}}) {
         for (size_t i = 0; i < sources.size() && description.privileged && room > 0; i++) {
-            if (description.ops[i].flags & flag) {
+            if (isFor(description.ops[i], flag)) {
                 sources[i] = openSource(description.ops[i]);
                 room -= sources[i].fd >= 0 ? 1 : 0;
             }

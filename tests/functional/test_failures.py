@@ -319,7 +319,7 @@ def test_what_killed_daemons_left_behind_is_swept_when_the_next_one_starts(world
     killed.wait(10)
     assert world.wait_for_quiet() == []
     chroots = lambda: {name for name in os.listdir(world.store) if name.endswith(".chroot")} - {path.name for path in stocks}  # noqa: E731
-    folders = lambda: [path for path in world.root.rglob("nix-[0-9]*-[0-9]*") if path.parent.name.startswith("firn-")]  # noqa: E731
+    folders = lambda: [path for path in world.root.rglob("[0-9]*-[0-9]*") if path.parent.name.startswith("firn-")]  # noqa: E731
     assert chroots() == {os.path.basename(dead) + ".chroot"} and len(folders()) == 1
     world.start()
     assert machine.wait_until(lambda: not chroots() and not folders()), (chroots(), folders())

@@ -39,7 +39,7 @@ mode_t modeOf(const fs::path &path) {
 TEST_F(BuildDirectoryTest, liesWhereNobodyElseCanEnterAndGoesAway) {
     fs::path path;
     {
-        BuildDirectories directories(base, std::nullopt);
+        BuildDirectories directories(base);
         EXPECT_EQ(modeOf(own), 0700u);
         BuildDirectory directory = directories.make();
         path = directory.path();
@@ -54,8 +54,8 @@ TEST_F(BuildDirectoryTest, liesWhereNobodyElseCanEnterAndGoesAway) {
 }
 
 TEST_F(BuildDirectoryTest, isMadeAlsoWhenAnotherProcessRemovedTheCommonOne) {
-    BuildDirectories ours(base, std::nullopt);
-    { BuildDirectories theirs(base, std::nullopt); }
+    BuildDirectories ours(base);
+    { BuildDirectories theirs(base); }
     ASSERT_FALSE(fs::exists(own));
     BuildDirectory directory = ours.make();
     EXPECT_TRUE(fs::exists(directory.path()));
@@ -65,7 +65,7 @@ TEST_F(BuildDirectoryTest, isSweptWhenItsDaemonIsDeadAndNotBefore) {
     Pipe ready = makePipe();
     pid_t child = fork();
     if (child == 0) {
-        BuildDirectories theirs(base, std::nullopt);
+        BuildDirectories theirs(base);
         BuildDirectory directory = theirs.make();
         writeFile(directory.path() / "left", "behind");
         writeFull(ready.writeEnd.get(), "x");
@@ -74,17 +74,17 @@ TEST_F(BuildDirectoryTest, isSweptWhenItsDaemonIsDeadAndNotBefore) {
     }
     char byte;
     ASSERT_EQ(read(ready.readEnd.get(), &byte, 1), 1);
-    BuildDirectories ours(base, std::nullopt);
+    BuildDirectories ours(base);
     UniqueFd fd = openDirectory(own);
     EXPECT_EQ(listDirectory(fd.get()).size(), 1u);
     kill(child, SIGKILL);
     waitpid(child, nullptr, 0);
-    BuildDirectories later(base, std::nullopt);
+    BuildDirectories later(base);
     EXPECT_EQ(listDirectory(fd.get()).size(), 0u);
 }
 
 TEST_F(BuildDirectoryTest, isKeptUnderANameThatTellsTheDerivation) {
-    BuildDirectories directories(base, std::nullopt);
+    BuildDirectories directories(base);
     for (int i = 0; i < 2; i++) {
         BuildDirectory directory = directories.make();
         writeFile(directory.path() / "file", "x");
@@ -100,7 +100,7 @@ TEST_F(BuildDirectoryTest, givesAwayOnlyWhatWasTheBuilders) {
         GTEST_SKIP() << "only root gives files away";
     }
     constexpr uid_t builder = 12345, client = 12346;
-    BuildDirectories directories(base, std::nullopt);
+    BuildDirectories directories(base);
     BuildDirectory directory = directories.make();
     directory.giveTo(builder, builder);
     writeFile(base / "precious", "root's");
@@ -125,7 +125,7 @@ TEST_F(BuildDirectoryTest, givesAwayTreesOfAnyDepthAndFilesOfAnyType) {
     }
     constexpr uid_t builder = 12345, client = 12346;
     constexpr int depth = 600;
-    BuildDirectories directories(base, std::nullopt);
+    BuildDirectories directories(base);
     BuildDirectory directory = directories.make();
     directory.giveTo(builder, builder);
     auto descend = [](UniqueFd &way) { way = openDirectoryAt(way.get(), "d"); };
@@ -155,7 +155,7 @@ TEST_F(BuildDirectoryTest, isElsewhereWhenSomebodyTookTheName) {
     fs::create_symlink(base / "target", own);
     fs::path path;
     {
-        BuildDirectories directories(base, std::nullopt);
+        BuildDirectories directories(base);
         BuildDirectory directory = directories.make();
         path = directory.path().parent_path();
         EXPECT_NE(path, own);
@@ -165,11 +165,63 @@ TEST_F(BuildDirectoryTest, isElsewhereWhenSomebodyTookTheName) {
     EXPECT_TRUE(fs::is_empty(base / "target"));
 }
 
+TEST_F(BuildDirectoryTest, isSweptElsewhereToo) {
+    writeFile(own, "in the way");
+    fs::path left = base / (own.filename().string() + "-0123456789abcdfg");
+    fs::path others = base / (own.filename().string() + "-somebody");
+    for (const fs::path &parent : {left, others}) {
+        fs::create_directories(parent / "1-1" / "files");
+    }
+    BuildDirectories::sweepLeftovers(base);
+    EXPECT_FALSE(fs::exists(left));
+    EXPECT_TRUE(fs::exists(others / "1-1" / "files"));
+    EXPECT_TRUE(fs::exists(own));
+}
+
+TEST_F(BuildDirectoryTest, staysOpenToBuildersOnceItIs) {
+    gid_t group = geteuid() == 0 ? 12345 : getegid();
+    BuildDirectories directories(base);
+    EXPECT_EQ(modeOf(own), 0700u);
+    directories.openTo(group);
+    EXPECT_EQ(modeOf(own), 0710u);
+    BuildDirectories others(base);
+    EXPECT_EQ(modeOf(own), 0710u);
+    struct stat st;
+    ASSERT_EQ(lstat(own.c_str(), &st), 0);
+    EXPECT_EQ(st.st_gid, group);
+}
+
+TEST_F(BuildDirectoryTest, isClosedToOthersWhateverItWas) {
+    fs::create_directory(own);
+    chmod(own.c_str(), 0777);
+    BuildDirectories directories(base);
+    EXPECT_EQ(modeOf(own), 0700u);
+}
+
+TEST_F(BuildDirectoryTest, ofAnOverlayKeepsTheUpperDirectoryAlone) {
+    BuildDirectories directories(base);
+    BuildDirectory directory = directories.make();
+    directory.makeOverlay();
+    writeFile(directory.path() / "upper" / "file", "x");
+    // As the kernel leaves it.
+    fs::create_directory(directory.path() / "work" / "work");
+    chmod((directory.path() / "work" / "work").c_str(), 0);
+    fs::path kept = directory.keep("x", geteuid(), geteuid(), getegid());
+    EXPECT_TRUE(fs::exists(kept / "file"));
+    EXPECT_TRUE(fs::is_empty(own));
+}
+
+TEST_F(BuildDirectoryTest, leavesRoomForASocketsName) {
+    BuildDirectories directories(base);
+    BuildDirectory directory = directories.make();
+    EXPECT_LE(directory.path().string().size() - base.string().size(), 40u);
+}
+
 TEST_F(BuildDirectoryTest, isRefusedWhereOthersCouldReplaceIt) {
     chmod(base.c_str(), 0777);
-    EXPECT_THROW(BuildDirectories(base, std::nullopt), Error);
+    EXPECT_THROW(BuildDirectories{base}, Error);
     chmod(base.c_str(), 01777);
-    EXPECT_NO_THROW(BuildDirectories(base, std::nullopt));
+    EXPECT_NO_THROW(BuildDirectories{base});
 }
 
 TEST_F(BuildDirectoryTest, isChosenBySettingThenTmpdirThenState) {

@@ -718,7 +718,7 @@ TEST_F(SandboxTest, buildDirectoryCanBeADetachedMount) {
     SandboxSpec spec = shell("busybox cp /bin/busybox /build/echo && /build/echo executed; busybox grep -c ' "
                              "/build ' /proc/self/mountinfo");
     spec.buildDir = mount.get();
-    spec.buildDirIsMount = true;
+    spec.buildDirKind = BuildDirKind::mount;
     Outcome outcome = run(spec);
     EXPECT_EQ(outcome.output, "executed\n1\n");
 }
@@ -731,7 +731,7 @@ TEST_F(SandboxTest, unsandboxedBuildDirectoryCanBeADetachedMount) {
     }
     SandboxSpec spec = plainShell("busybox cp /usr/bin/busybox ./echo && ./echo executed");
     spec.buildDir = mount.get();
-    spec.buildDirIsMount = true;
+    spec.buildDirKind = BuildDirKind::mount;
     spec.buildDirInside = root_ + "/build";
     Outcome outcome = run(spec);
     EXPECT_EQ(outcome.output, "executed\n") << outcome.result.describe();

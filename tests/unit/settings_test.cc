@@ -86,8 +86,26 @@ TEST_F(SettingsTest, MalformedValuesAreErrorsWithTheirPlace) {
     expectBad("max-build-log-size", "9999999999T");
     expectBad("timeout", "K");
     expectBad("build-dir", "relative");
+    expectBad("noexec-build-dir", "maybe");
+    expectBad("noexec-build-dir", "");
+    for (const char *size : {"", "0", "0%", "G", "2X", "2G,uid=0", "-1", "50%%"}) {
+        expectBad("noexec-tmpfs-size", size);
+    }
     expectBad("macho-signatures", "maybe");
     expectBad("macho-signatures", "");
+}
+
+TEST_F(SettingsTest, NoexecBuildDirectoriesAreMountedUnlessSomethingElseIsSaid) {
+    Settings settings;
+    EXPECT_EQ(settings.noexecBuildDir, NoexecBuildDir::mount);
+    applySetting(settings, "noexec-build-dir", "tmpfs");
+    EXPECT_EQ(settings.noexecBuildDir, NoexecBuildDir::tmpfs);
+    applySetting(settings, "noexec-build-dir", "refuse");
+    EXPECT_EQ(settings.noexecBuildDir, NoexecBuildDir::refuse);
+    for (const char *size : {"1", "4096k", "2G", "25%"}) {
+        applySetting(settings, "noexec-tmpfs-size", size);
+        EXPECT_EQ(settings.noexecTmpfsSize, size);
+    }
 }
 
 TEST_F(SettingsTest, MachOSignaturesAreRepairedUnlessSomethingElseIsSaid) {
@@ -117,7 +135,7 @@ TEST_F(SettingsTest, UntrustedClientsMaySetLittle) {
     }
     for (auto *name : {"sandbox", "sandbox-paths", "trusted-users", "post-build-hook", "build-dir",
                        "substituters", "require-sigs", "extra-sandbox-paths", "builders", "build-users-group",
-                       "secret-key-files", "macho-signatures"}) {
+                       "secret-key-files", "macho-signatures", "noexec-build-dir", "noexec-tmpfs-size"}) {
         EXPECT_FALSE(isSafeForUntrusted(name)) << name;
     }
     EXPECT_TRUE(isFixedPerConnection("experimental-features"));

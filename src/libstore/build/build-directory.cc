@@ -40,6 +40,17 @@ std::string commonName() {
     return "firn-" + std::to_string(geteuid());
 }
 
+/// The name, or one that makeTemporaryDirectoryAt() made from it because somebody else had it.
+bool isCommonName(const std::string &name) {
+    std::string common = commonName();
+    if (name == common) {
+        return true;
+    }
+    constexpr size_t randomLength = 16; // of makeTemporaryDirectoryAt()
+    return name.starts_with(common + "-") && name.size() == common.size() + 1 + randomLength &&
+           name.find_first_not_of("0123456789abcdfghijklmnpqrsvwxyz", common.size() + 1) == std::string::npos;
+}
+
 /// Opens a directory if it is one, and ours.
 UniqueFd openOwned(int dir, const std::string &name) {
     UniqueFd fd(openat(dir, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
@@ -105,7 +116,8 @@ BuildDirectory::BuildDirectory(BuildDirectory &&other) noexcept
     : parent_(std::exchange(other.parent_, nullptr)),
       name_(std::move(other.name_)),
       path_(std::move(other.path_)),
-      fd_(std::move(other.fd_)) {}
+      fd_(std::move(other.fd_)),
+      upper_(std::move(other.upper_)) {}
 
 BuildDirectory::~BuildDirectory() {
     try {
@@ -125,10 +137,23 @@ std::filesystem::path BuildDirectory::keep(const std::string &name, uid_t builde
     if (geteuid() == 0) {
         OwnerChange(parent_->own_.get(), builder, uid, gid).apply(name_);
     }
-    std::string kept = parent_->moveToBase(name_, "nix-build-" + name);
+    std::string kept = upper_ ? parent_->moveToBase(fd_.get(), "upper", "nix-build-" + name)
+                              : parent_->moveToBase(parent_->own_.get(), name_, "nix-build-" + name);
     path_ = parent_->basePath_ / kept;
-    parent_ = nullptr;
+    BuildDirectories *parent = std::exchange(parent_, nullptr);
+    if (upper_) {
+        removeTree(parent->own_.get(), name_);
+    }
     return path_;
+}
+
+void BuildDirectory::makeOverlay() {
+    for (const char *part : {"lower", "upper", "work"}) {
+        if (mkdirat(fd_.get(), part, 0700) != 0) {
+            throwErrno("making directory '{}' in build directory '{}'", part, path_.string());
+        }
+    }
+    upper_ = openDirectoryAt(fd_.get(), "upper");
 }
 
 void BuildDirectory::remove() {
@@ -139,24 +164,34 @@ void BuildDirectory::remove() {
 
 // ---- all of them
 
-std::filesystem::path BuildDirectories::chooseBase(const Locations &locations, const Settings &settings) {
-    if (settings.buildDir) {
-        return *settings.buildDir;
-    }
-    const char *temporary = getenv("TMPDIR");
-    if (temporary && *temporary == '/') {
-        return temporary;
-    }
+std::filesystem::path BuildDirectories::defaultBase(const Locations &locations) {
     return locations.stateDir / "builds";
 }
 
-BuildDirectories::BuildDirectories(const std::filesystem::path &base, std::optional<gid_t> builders) {
+BuildDirectoryBase BuildDirectories::findBase(const Locations &locations, const Settings &settings) {
+    if (settings.buildDir) {
+        return {*settings.buildDir, "build-dir"};
+    }
+    const char *temporary = getenv("TMPDIR");
+    if (temporary && *temporary == '/') {
+        return {temporary, "TMPDIR"};
+    }
+    return {defaultBase(locations), ""};
+}
+
+std::filesystem::path BuildDirectories::chooseBase(const Locations &locations, const Settings &settings) {
+    return findBase(locations, settings).path;
+}
+
+BuildDirectories::BuildDirectories(const std::filesystem::path &base, Sweep sweepIt) {
     makeDirectories(base);
     base_ = openDirectory(base);
     basePath_ = std::filesystem::canonical(base);
     checkBase(base_.get(), basePath_);
-    openOwn(builders);
-    sweep(own_.get());
+    openOwn();
+    if (sweepIt == Sweep::yes) {
+        sweep(own_.get());
+    }
 }
 
 /// Nothing is left behind, unless somebody else has a build there: then it is not empty.
@@ -165,8 +200,7 @@ BuildDirectories::~BuildDirectories() {
 }
 
 /// In a directory like /tmp somebody may have taken the name before us: then another one serves as well.
-void BuildDirectories::openOwn(std::optional<gid_t> builders) {
-    builders_ = builders;
+void BuildDirectories::openOwn() {
     name_ = commonName();
     if (mkdirat(base_.get(), name_.c_str(), 0700) != 0 && errno != EEXIST) {
         throwErrno("making build directory '{}'", (basePath_ / name_).string());
@@ -176,11 +210,24 @@ void BuildDirectories::openOwn(std::optional<gid_t> builders) {
         name_ = makeTemporaryDirectoryAt(base_.get(), name_);
         own_ = openDirectoryAt(base_.get(), name_);
     }
-    if (builders && fchown(own_.get(), static_cast<uid_t>(-1), *builders) != 0) {
-        throwErrno("giving '{}' to group {}", (basePath_ / name_).string(), *builders);
-    }
-    if (fchmod(own_.get(), builders ? 0710 : 0700) != 0) {
+    // 0710: another process of ours has opened it to its builders, and they need that.
+    mode_t mode = statFd(own_.get(), basePath_ / name_).st_mode & 07777;
+    if (mode != 0700 && mode != 0710 && fchmod(own_.get(), 0700) != 0) {
         throwErrno("setting the mode of '{}'", (basePath_ / name_).string());
+    }
+    if (builders_) {
+        openTo(*builders_);
+    }
+}
+
+void BuildDirectories::openTo(gid_t builders) {
+    builders_ = builders;
+    struct stat st = statFd(own_.get(), basePath_ / name_);
+    if (st.st_gid == builders && (st.st_mode & 07777) == 0710) {
+        return;
+    }
+    if (fchown(own_.get(), static_cast<uid_t>(-1), builders) != 0 || fchmod(own_.get(), 0710) != 0) {
+        throwErrno("opening '{}' to group {}", (basePath_ / name_).string(), builders);
     }
 }
 
@@ -212,10 +259,17 @@ void BuildDirectories::sweepLeftovers(const std::filesystem::path &base) {
     }
     UniqueFd fd = openDirectory(base);
     checkBase(fd.get(), base);
-    std::string name = commonName();
-    if (UniqueFd own = openOwned(fd.get(), name)) {
+    for (const std::string &name : listDirectory(fd.get())) {
+        if (isCommonName(name)) {
+            sweepAndRemove(fd.get(), name);
+        }
+    }
+}
+
+void BuildDirectories::sweepAndRemove(int base, const std::string &name) {
+    if (UniqueFd own = openOwned(base, name)) {
         sweep(own.get());
-        unlinkat(fd.get(), name.c_str(), AT_REMOVEDIR);
+        unlinkat(base, name.c_str(), AT_REMOVEDIR);
     }
 }
 
@@ -223,13 +277,13 @@ BuildDirectory BuildDirectories::make() {
     // A sweep by another process may come between making and locking, and the common directory goes with the
     // last process that needs it.
     for (int attempt = 0; attempt < 1000; attempt++) {
-        std::string name = fmt::format("nix-{}-{}", getpid(), ++count_);
+        std::string name = fmt::format("{}-{}", getpid(), ++count_);
         if (mkdirat(own_.get(), name.c_str(), 0700) == 0) {
             if (UniqueFd fd = openLocked(own_.get(), name)) {
                 return BuildDirectory(*this, name, std::move(fd));
             }
         } else if (errno == ENOENT) {
-            openOwn(builders_);
+            openOwn();
         } else if (errno != EEXIST) {
             throwErrno("making build directory '{}'", (basePath_ / name_ / name).string());
         }
@@ -240,11 +294,11 @@ BuildDirectory BuildDirectories::make() {
 }
 
 /// Renames onto an empty directory made for it, so nothing of another's is ever replaced.
-std::string BuildDirectories::moveToBase(const std::string &name, const std::string &wanted) {
+std::string BuildDirectories::moveToBase(int from, const std::string &name, const std::string &wanted) {
     for (unsigned number = 0;; number++) {
         std::string target = wanted + "-" + std::to_string(number);
         if (mkdirat(base_.get(), target.c_str(), 0700) == 0) {
-            if (renameat(own_.get(), name.c_str(), base_.get(), target.c_str()) != 0) {
+            if (renameat(from, name.c_str(), base_.get(), target.c_str()) != 0) {
                 throwErrno("moving build directory '{}' to '{}'", name, (basePath_ / target).string());
             }
             return target;

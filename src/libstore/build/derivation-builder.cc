@@ -125,6 +125,7 @@ struct DerivationBuilder::Impl {
     std::optional<StoreLeftovers> leftovers;
     std::optional<ScratchStore> scratchStore;
     std::optional<BuildDirectory> directory;
+    const ExecChoice *execution = nullptr;
     std::string buildTop; ///< the directory as the builder sees it
     BuilderEnvironment environment;
     PseudoTerminal terminal;
@@ -151,12 +152,14 @@ struct DerivationBuilder::Impl {
     void removeStaleOutputs();
     BuilderEnvironmentInput environmentInput();
     BuilderEnvironment makeEnvironment();
+    void makeDirectory();
     void writeFiles();
 
     // ---- enter
     void enter();
     void openLog();
     SandboxSpec describeSandbox();
+    UniqueFd describeBuildDir(SandboxSpec &spec);
     void addInputs(SandboxSpec &spec);
     void addHostDependencies(SandboxSpec &spec);
     void addBuiltinProgram(SandboxSpec &spec) const;
@@ -217,12 +220,26 @@ void DerivationBuilder::Impl::prepare() {
     if (sandboxed) {
         scratchStore.emplace(store.storeFd(), plan.drvPath, group);
     }
-    directory.emplace(worker.directories(group).make());
+    makeDirectory();
     buildTop = sandboxed ? settings.sandboxBuildDir : directory->path().string();
     environment = makeEnvironment();
-    writeFiles();
+    if (execution->mechanism != ExecMechanism::tmpfs) {
+        writeFiles();
+    }
     if (user) {
         directory->giveTo(user->uid(), user->gid());
+    }
+}
+
+void DerivationBuilder::Impl::makeDirectory() {
+    BuildDirectories &directories = worker.directories();
+    if (user && !sandboxed) {
+        directories.openTo(user->gid());
+    }
+    directory.emplace(directories.make());
+    execution = &worker.execChoiceFor(*directory);
+    if (execution->mechanism == ExecMechanism::overlay) {
+        directory->makeOverlay();
     }
 }
 
@@ -306,7 +323,7 @@ BuilderEnvironment DerivationBuilder::Impl::makeEnvironment() {
 
 void DerivationBuilder::Impl::writeFiles() {
     for (const auto &[name, content] : environment.files) {
-        UniqueFd file(openat(directory->fd(), name.c_str(),
+        UniqueFd file(openat(directory->contentsFd(), name.c_str(),
                              O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644));
         if (!file) {
             throwErrno("creating '{}' in build directory '{}'", escapeForDisplay(name),
@@ -327,6 +344,7 @@ void DerivationBuilder::Impl::enter() {
     openLog();
     terminal = PseudoTerminal::open(builderUid());
     SandboxSpec spec = describeSandbox();
+    UniqueFd mount = describeBuildDir(spec);
     result.startTime = time(nullptr);
     process.emplace(spawnSandbox(spec));
     slot.setBuilder(process->pid());
@@ -372,7 +390,6 @@ SandboxSpec DerivationBuilder::Impl::describeSandbox() {
     spec.allowNewPrivileges = settings.allowNewPrivileges;
     if (sandboxed) {
         spec.scratchStore = scratchStore->fd();
-        spec.buildDir = directory->fd();
         spec.network = plan.derivation.isFixedOutput() ? Network::host : Network::isolated;
         spec.kvm = settings.systemFeatures.contains("kvm") && access("/dev/kvm", F_OK) == 0;
         spec.devShmSize = settings.sandboxDevShmSize;
@@ -381,6 +398,37 @@ SandboxSpec DerivationBuilder::Impl::describeSandbox() {
         addBuiltinProgram(spec);
     }
     return spec;
+}
+
+/// Returns the mount, if it takes one: it lives as long as somebody has it, and from here on that is the
+/// build.
+UniqueFd DerivationBuilder::Impl::describeBuildDir(SandboxSpec &spec) {
+    spec.buildDir = directory->fd();
+    switch (execution->mechanism) {
+    case ExecMechanism::direct:
+    case ExecMechanism::stateDirectory:
+        return {};
+    case ExecMechanism::classicBindMount:
+        spec.buildDirKind = BuildDirKind::classicExecutable;
+        return {};
+    case ExecMechanism::overlay:
+        spec.buildDirKind = BuildDirKind::overlay;
+        return {};
+    case ExecMechanism::tmpfs:
+        spec.buildDir = -1;
+        spec.buildDirKind = BuildDirKind::tmpfs;
+        spec.buildDirSize = settings.noexecTmpfsSize;
+        for (const auto &[name, content] : environment.files) {
+            spec.buildDirFiles.push_back({name, content});
+        }
+        return {};
+    case ExecMechanism::bindMount:
+        break;
+    }
+    UniqueFd mount = executableMount(directory->fd(), directory->path());
+    spec.buildDir = mount.get();
+    spec.buildDirKind = BuildDirKind::mount;
+    return mount;
 }
 
 /// The inputs, and the sandbox paths with what those need from the store.
@@ -696,17 +744,29 @@ void DerivationBuilder::Impl::keepDirectory() {
     if (!directory) {
         return;
     }
-    // Whoever gets the directory may not be who may know the passwords.
-    if (plan.derivation.isBuiltin() && unlinkat(directory->fd(), builtinNetrcFile, 0) != 0 &&
-        errno != ENOENT) {
-        throwErrno("removing '{}' from build directory '{}'", builtinNetrcFile, directory->path().string());
-    }
     const BuildContext &context = worker.context;
     bool known = context.clientUid != static_cast<uid_t>(-1);
     uid_t uid = known ? context.clientUid : geteuid();
     gid_t gid = known ? context.clientGid : getegid();
+    if (execution && execution->mechanism == ExecMechanism::tmpfs) {
+        context.logger.log(Verbosity::error, "note: the build directory was in memory ('noexec-build-dir = "
+                                             "tmpfs') and cannot be kept");
+        return;
+    }
+    // Whoever gets the directory may not be who may know the passwords.
+    if (plan.derivation.isBuiltin() && unlinkat(directory->contentsFd(), builtinNetrcFile, 0) != 0 &&
+        errno != ENOENT) {
+        throwErrno("removing '{}' from build directory '{}'", builtinNetrcFile, directory->path().string());
+    }
     std::filesystem::path kept = directory->keep(plan.derivation.name, builderUid(), uid, gid);
-    context.logger.log(Verbosity::error, fmt::format("note: keeping build directory '{}'", kept.string()));
+    bool noexec =
+        execution && execution->mechanism != ExecMechanism::stateDirectory && execution->mount.noexec;
+    context.logger.log(Verbosity::error,
+                       fmt::format("note: keeping build directory '{}'{}", kept.string(),
+                                   noexec ? fmt::format("; programs cannot be executed there, since '{}' is "
+                                                        "mounted noexec",
+                                                        execution->mount.mountPoint)
+                                          : ""));
 }
 
 // ---- all of it

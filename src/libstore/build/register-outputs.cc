@@ -352,8 +352,8 @@ void mergeRepairs(NewOutput &output, std::vector<FilePatches> repairs) {
     }
 }
 
-void repairOutputs(const Context &context, const Decision &decision, OutputRepair &repair,
-                   NewOutputs &outputs) {
+void fixupMachoPageHashes(const Context &context, const Decision &decision, OutputRepair &repair,
+                          NewOutputs &outputs) {
     for (NewOutput &output : outputs) {
         if (!output.changes.empty()) {
             mergeRepairs(output, repair.repair(rewriteOf(context, decision, output)));
@@ -650,7 +650,7 @@ std::map<std::string, PathInfo> registerOutputs(LocalStore &store, Logger &logge
     outputs = order(context, targets, std::move(outputs));
     Decision decision = decide(context, targets, outputs);
     // It is known which bytes will be in the store.
-    repairOutputs(context, decision, repair, outputs);
+    fixupMachoPageHashes(context, decision, repair, outputs);
     apply(context, decision.rewrites, outputs);
     verify(context, decision, repair, outputs);
     hash(context, outputs);

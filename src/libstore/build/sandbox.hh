@@ -45,13 +45,29 @@ enum class Network {
               ///< syscall-filter.hh
 };
 
+/// What SandboxSpec::buildDir is, and so how the builder comes to see it at buildDirInside.
+enum class BuildDirKind {
+    directory,         ///< a directory, bound as it is; unsandboxed: nothing to do
+    mount,             ///< a detached mount of one, such as an executable one made from a noexec file system
+    classicExecutable, ///< a directory, of which sandbox-init makes an executable mount with the calls that
+                       ///< Linux had before 5.12; root only
+    overlay, ///< a directory with lower, upper and work, of which sandbox-init makes an overlay in its user
+             ///< namespace; not for root
+    tmpfs,   ///< none: a fresh tmpfs of size buildDirSize with buildDirFiles in it
+};
+
+struct BuildDirFile {
+    std::string name, content;
+};
+
 /// A plain value. Descriptors stay the caller's and are needed only until spawnSandbox() returns.
 struct SandboxSpec {
     /// firn-sandbox-init.
     std::string initProgram;
     /// false: the host's file system, network and IPC, but a pid namespace of its own, so that nothing
     /// survives the build. Then inputs, sandbox paths and the like are not used, uidInside and gidInside are
-    /// those outside, and the build directory is mounted over `buildDirInside` only when it is a mount.
+    /// those outside, and the build directory is mounted over `buildDirInside` unless its kind is
+    /// `directory`.
     bool sandboxed = true;
 
     std::string storeDir = "/nix/store";
@@ -61,10 +77,11 @@ struct SandboxSpec {
     int scratchStore = -1;
     std::vector<SandboxInput> inputs;
 
-    /// A directory, or (buildDirIsMount) a detached mount of one, such as an executable one made from a
-    /// noexec file system. Writable by the builder's user. −1 when not sandboxed: nothing to mount.
+    /// Writable by the builder's user. −1 for a tmpfs, and when not sandboxed and of kind `directory`.
     int buildDir = -1;
-    bool buildDirIsMount = false;
+    BuildDirKind buildDirKind = BuildDirKind::directory;
+    std::string buildDirSize;                ///< as for tmpfs
+    std::vector<BuildDirFile> buildDirFiles; ///< of a tmpfs
     std::string buildDirInside = "/build";
     /// Empty: buildDirInside.
     std::string workingDirectory;

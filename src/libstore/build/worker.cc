@@ -6,6 +6,7 @@
 #include <boost/asio/post.hpp>
 
 #include "libstore/build/derivation-goal.hh"
+#include "libstore/build/helper-program.hh"
 #include "libutil/error.hh"
 #include "libutil/hang-up-watch.hh"
 
@@ -103,11 +104,32 @@ Task<BuildPermit> BuildWorker::acquirePermit() {
     }
 }
 
-BuildDirectories &BuildWorker::directories(std::optional<gid_t> builders) {
+BuildDirectories &BuildWorker::directories() {
     if (!directories_) {
-        directories_.emplace(BuildDirectories::chooseBase(store.locations(), context.settings), builders);
+        BuildDirectoryBase base = BuildDirectories::findBase(store.locations(), context.settings);
+        std::optional<BuildDirectories> made;
+        made.emplace(base.path);
+        execChoice_ = chooseExecMechanism(*made, base.origin, store.locations(), context.settings,
+                                          sandboxInitProgram());
+        if (!execChoice_.warning.empty()) {
+            context.logger.warn(execChoice_.warning);
+        }
+        directories_.emplace(execChoice_.base);
     }
     return *directories_;
+}
+
+/// What lies at the directory's path may be another file system by now, or be mounted in another way. The
+/// open directory is what counts.
+const ExecChoice &BuildWorker::execChoiceFor(const BuildDirectory &directory) {
+    bool elsewhere = execChoice_.mechanism == ExecMechanism::stateDirectory;
+    if (!elsewhere && viewOf(directory.fd()) != execChoice_.view) {
+        throw Error(ErrorKind::failure,
+                    "the file system of build directory '{}' is another one, or mounted in another way, than "
+                    "when the first build of this request began: try again",
+                    directory.path().string());
+    }
+    return execChoice_;
 }
 
 void BuildWorker::addRealisations(const Derivation &drv, const std::set<std::string> &wanted,

@@ -4,7 +4,7 @@
 #include <memory>
 #include <optional>
 
-#include "libstore/build/build-directory.hh"
+#include "libstore/build/build-directory-exec.hh"
 #include "libstore/build/build-paths.hh"
 #include "libstore/build/build-slots.hh"
 #include "libstore/build/event-loop.hh"
@@ -47,8 +47,10 @@ class BuildWorker {
     void endUnlessKeepGoing(const BuildResult &result);
 
     Task<BuildPermit> acquirePermit();
-    /// Made when first needed. `builders`: the build users' group, if there is one.
-    BuildDirectories &directories(std::optional<gid_t> builders);
+    /// Made when first needed, where programs can be executed. Throws what chooseExecMechanism() does.
+    BuildDirectories &directories();
+    /// How a build gets an executable view of its directory; one of directories().
+    const ExecChoice &execChoiceFor(const BuildDirectory &directory);
 
     /// Fills in builtOutputs.
     void addRealisations(const Derivation &drv, const std::set<std::string> &wanted, BuildResult &result);
@@ -69,6 +71,7 @@ class BuildWorker {
     Activity realiseActivity_, buildsActivity_;
     std::map<GoalKey, std::shared_ptr<DerivationGoal>> goals_;
     std::optional<BuildDirectories> directories_;
+    ExecChoice execChoice_;
     bool hungUp_ = false;
 };
 

@@ -7,6 +7,7 @@
 #include <sys/personality.h>
 #include <unistd.h>
 
+#include "libstore/linux/mount-calls.hh"
 #include "libstore/linux/syscall-filter.hh"
 #include "libutil/error.hh"
 
@@ -69,11 +70,17 @@ class Plan {
         op.sourcePath = source;
         op.flags = flags | (privileged_ ? early : 0);
     }
-    void bindDescriptor(const std::string &target, int fd, bool isMount, uint32_t flags) {
+    void bindDescriptor(const std::string &target, int fd, SourceKind source, uint32_t flags) {
         SetupOp &op = place(OpKind::bind, target);
-        op.source = isMount ? SourceKind::mount : SourceKind::descriptor;
+        op.source = source;
         op.sourceFd = fd;
         op.flags = flags | (privileged_ ? uint32_t{opEarly} : 0);
+    }
+    void overlay(const std::string &target, int fd) {
+        SetupOp &op = place(OpKind::overlay, target);
+        op.source = SourceKind::descriptor;
+        op.sourceFd = fd;
+        op.flags = opNoDev;
     }
 
   private:
@@ -147,7 +154,7 @@ void planNetwork(Plan &plan, const SandboxSpec &spec) {
 }
 
 void planStore(Plan &plan, const SandboxSpec &spec) {
-    plan.bindDescriptor(spec.storeDir, spec.scratchStore, false, opNoDev);
+    plan.bindDescriptor(spec.storeDir, spec.scratchStore, SourceKind::descriptor, opNoDev);
     for (const SandboxInput &input : spec.inputs) {
         requirePlainPath(input.source, "the input");
         plan.bindPath(input.path, input.source, opReadOnly | opNoDev, opEarlyIfRoom);
@@ -166,13 +173,43 @@ void planSandboxPaths(Plan &plan, std::vector<SandboxPath> paths) {
     }
 }
 
-std::vector<SetupOp> planFileSystem(const SandboxSpec &spec, bool privileged) {
+/// A tmpfs of the builder's own. In a user namespace that is who mounts it.
+void planTemporaryBuildDir(Plan &plan, const SandboxSpec &spec, bool userNamespace) {
+    std::string options = "mode=0700,size=" + spec.buildDirSize;
+    if (!userNamespace) {
+        options += fmt::format(",uid={},gid={}", spec.uidOutside, spec.gidOutside);
+    }
+    plan.mount(OpKind::tmpfs, spec.buildDirInside, 0755, options);
+    for (const BuildDirFile &file : spec.buildDirFiles) {
+        plan.file(spec.buildDirInside + "/" + file.name, file.content);
+    }
+}
+
+void planBuildDir(Plan &plan, const SandboxSpec &spec, bool userNamespace) {
+    switch (spec.buildDirKind) {
+    case BuildDirKind::directory:
+        if (spec.sandboxed) {
+            plan.bindDescriptor(spec.buildDirInside, spec.buildDir, SourceKind::descriptor, opNoDev);
+        }
+        return;
+    case BuildDirKind::mount:
+        return plan.bindDescriptor(spec.buildDirInside, spec.buildDir, SourceKind::mount,
+                                   spec.sandboxed ? uint32_t{opNoDev} : 0);
+    case BuildDirKind::classicExecutable:
+        return plan.bindDescriptor(spec.buildDirInside, spec.buildDir, SourceKind::descriptor,
+                                   opExecutable | (spec.sandboxed ? uint32_t{opNoDev} : 0));
+    case BuildDirKind::overlay:
+        return plan.overlay(spec.buildDirInside, spec.buildDir);
+    case BuildDirKind::tmpfs:
+        return planTemporaryBuildDir(plan, spec, userNamespace);
+    }
+}
+
+std::vector<SetupOp> planFileSystem(const SandboxSpec &spec, bool privileged, bool userNamespace) {
     Plan plan(privileged);
     if (!spec.sandboxed) {
         plan.mount(OpKind::proc, "/proc", 0555, "");
-        if (spec.buildDirIsMount) {
-            plan.bindDescriptor(spec.buildDirInside, spec.buildDir, true, 0);
-        }
+        planBuildDir(plan, spec, userNamespace);
         std::vector<SetupOp> ops = plan.take();
         std::erase_if(ops, [](const SetupOp &op) { return op.kind == OpKind::directory; });
         return ops;
@@ -186,7 +223,7 @@ std::vector<SetupOp> planFileSystem(const SandboxSpec &spec, bool privileged) {
     planUserDatabase(plan, spec);
     planNetwork(plan, spec);
     planStore(plan, spec);
-    plan.bindDescriptor(spec.buildDirInside, spec.buildDir, spec.buildDirIsMount, opNoDev);
+    planBuildDir(plan, spec, userNamespace);
     planSandboxPaths(plan, spec.sandboxPaths);
     return plan.take();
 }
@@ -227,8 +264,16 @@ void requireWhole(const SandboxSpec &spec) {
     if (spec.outputFd < 0 || spec.builder.empty()) {
         throw Error(ErrorKind::badInput, "a builder needs a program and somewhere to write to");
     }
-    if (spec.sandboxed && (spec.scratchStore < 0 || spec.buildDir < 0)) {
+    bool needsDirectory = spec.buildDirKind == BuildDirKind::directory
+                              ? spec.sandboxed
+                              : spec.buildDirKind != BuildDirKind::tmpfs;
+    if ((spec.sandboxed && spec.scratchStore < 0) || (needsDirectory && spec.buildDir < 0)) {
         throw Error(ErrorKind::badInput, "a sandbox needs a scratch store and a build directory");
+    }
+    bool root = geteuid() == 0;
+    if ((spec.buildDirKind == BuildDirKind::overlay && root) ||
+        (spec.buildDirKind == BuildDirKind::classicExecutable && !root)) {
+        throw Error(ErrorKind::badInput, "a build directory that is not for {}", root ? "root" : "users");
     }
 }
 
@@ -255,7 +300,8 @@ Description planSandbox(const SandboxSpec &spec) {
     planIdentity(d, spec);
     planNamespaces(d, spec);
     d.outputFd = spec.outputFd;
-    d.ops = planFileSystem(spec, d.privileged);
+    d.ops = planFileSystem(spec, d.privileged, d.userNamespace);
+    d.classicMounts = !haveMountSetattr();
     bool sharesNetwork = spec.sandboxed && spec.network == Network::host;
     if (spec.filterSyscalls || sharesNetwork) {
         d.filter = syscallFilter(sharesNetwork);

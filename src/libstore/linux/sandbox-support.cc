@@ -48,7 +48,7 @@ std::string explainNamespaces(int error) {
                "is nested in user namespaces";
     }
     if (error == ENOSYS || error == EINVAL) {
-        return "The kernel lacks a kind of namespace: Linux 5.12 or later with CONFIG_USER_NS, PID_NS, "
+        return "The kernel lacks a kind of namespace: Linux 5.9 or later with CONFIG_USER_NS, PID_NS, "
                "NET_NS, IPC_NS, "
                "UTS_NS and CGROUPS is needed; a container's system call filter may hide clone3";
     }
@@ -59,7 +59,7 @@ std::string explainNamespaces(int error) {
 
 std::string explainMounts(Step step, int error) {
     if (error == ENOSYS) {
-        return "The kernel lacks the mount calls of Linux 5.12, or a container's system call filter hides "
+        return "The kernel lacks the mount calls of Linux 5.9, or a container's system call filter hides "
                "them";
     }
     if (step == Step::mountProc && (error == EPERM || error == EACCES)) {
@@ -115,10 +115,14 @@ std::string explainSetupFailure(const BuilderResult &result) {
     case Step::setMountFlags:
     case Step::attachMount:
     case Step::mountTmpfs:
+    case Step::makeExecutable:
     case Step::mountProc:
     case Step::mountDevpts:
     case Step::enterRoot:
         return explainMounts(result.step, result.error);
+    case Step::mountOverlay:
+        return "The kernel lacks overlays in user namespaces (Linux 5.11 with CONFIG_OVERLAY_FS), or the "
+               "host forbids them";
     case Step::loadFilter:
         return "The kernel needs CONFIG_SECCOMP_FILTER; the setting 'filter-syscalls = false' goes without";
     default:

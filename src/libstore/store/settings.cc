@@ -5,6 +5,7 @@
 #include <cctype>
 #include <charconv>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <thread>
@@ -82,6 +83,29 @@ SandboxMode parseSandbox(const std::string &name, const std::string &value) {
         badValue(name, value, "'true', 'false' or 'relaxed'");
     }
     return parseBool(name, value) ? SandboxMode::enabled : SandboxMode::disabled;
+}
+
+NoexecBuildDir parseNoexecBuildDir(const std::string &name, const std::string &value) {
+    static const std::map<std::string, NoexecBuildDir> choices{{"mount", NoexecBuildDir::mount},
+                                                               {"tmpfs", NoexecBuildDir::tmpfs},
+                                                               {"refuse", NoexecBuildDir::refuse}};
+    auto found = choices.find(value);
+    if (found == choices.end()) {
+        badValue(name, value, "'mount', 'tmpfs' or 'refuse'");
+    }
+    return found->second;
+}
+
+/// A number with a unit or a percentage. It becomes a mount option, so nothing else may be in it.
+std::string parseTmpfsSize(const std::string &name, const std::string &value) {
+    size_t digits = value.find_first_not_of("0123456789");
+    bool plain = digits == std::string::npos;
+    bool unit = !plain && digits + 1 == value.size() && strchr("%kKmMgGtT", value[digits]);
+    bool some = value.find_first_of("123456789") < digits;
+    if (!some || !(plain || unit) || value.size() > 15) {
+        badValue(name, value, "a size such as '2G' or a part of the memory such as '50%', above 0");
+    }
+    return value;
 }
 
 MachoSignatures parseMachoSignatures(const std::string &name, const std::string &value) {
@@ -195,6 +219,12 @@ const std::map<std::string, Entry> &entries() {
         {"allow-new-privileges", boolean(&S::allowNewPrivileges)},
         {"build-users-group", text(&S::buildUsersGroup)},
         {"build-dir", buildDirectory()},
+        {"noexec-build-dir", {[](S &settings, auto &name, auto &value, bool) {
+             settings.noexecBuildDir = parseNoexecBuildDir(name, value);
+         }}},
+        {"noexec-tmpfs-size", {[](S &settings, auto &name, auto &value, bool) {
+             settings.noexecTmpfsSize = parseTmpfsSize(name, value);
+         }}},
         {"system", text(&S::system)},
         {"extra-platforms", set(&S::extraPlatforms)},
         {"system-features", set(&S::systemFeatures)},

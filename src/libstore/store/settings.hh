@@ -28,6 +28,13 @@ struct Locations {
 
 enum class SandboxMode { enabled, disabled, relaxed };
 
+/// What to do when programs cannot be executed in the build directory.
+enum class NoexecBuildDir {
+    mount,  ///< give each build an executable view of its directory, by whatever means the host has
+    tmpfs,  ///< a fresh tmpfs instead
+    refuse, ///< an error
+};
+
 /// What happens to a Mach-O program whose code signature a rewrite of store paths makes wrong.
 enum class MachoSignatures {
     repair, ///< made right again; the build fails where that is impossible
@@ -56,8 +63,11 @@ struct Settings {
     bool filterSyscalls = true;
     bool allowNewPrivileges = false;
     std::string buildUsersGroup; ///< build-users-group; "nixbld" by default for root, empty for others
-    std::optional<std::filesystem::path> buildDir; ///< build-dir
-    std::string system;                            ///< "x86_64-linux"
+    std::optional<std::filesystem::path> buildDir;         ///< build-dir
+    NoexecBuildDir noexecBuildDir = NoexecBuildDir::mount; ///< noexec-build-dir (Firn's own)
+    std::string noexecTmpfsSize =
+        "50%";          ///< noexec-tmpfs-size (Firn's own), as for tmpfs: "2G", "25%" of memory
+    std::string system; ///< "x86_64-linux"
     std::set<std::string> extraPlatforms;
     std::set<std::string> systemFeatures;
     std::set<std::string> experimentalFeatures;

@@ -1,0 +1,11 @@
+#pragma once
+
+namespace firn {
+
+/// Whether mount_setattr can be used (Linux 5.12); asked of the kernel once. Where it is missing the classic
+/// calls take its place. FIRN_CLASSIC_MOUNTS=1 in the daemon's environment says no, so that those can be
+/// tested on any kernel. That is harmless: only who starts the daemon can set it, and what is promised stays
+/// the same.
+bool haveMountSetattr();
+
+} // namespace firn

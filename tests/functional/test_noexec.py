@@ -1,0 +1,521 @@
+"""Builds whose temporary directory is on a file system mounted noexec.
+
+As root the tests mount it in a mount namespace of pytest's own, before the daemon starts: that namespace is "the host". As an
+ordinary user the daemon runs in a user and mount namespace in which the directory was mounted, without any rights over it: to
+the daemon that is a mount of somebody else's, as it is on a host. `look()` sees it from outside in both cases.
+"""
+
+import ctypes
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+import machine
+import protocol
+
+pytestmark = [pytest.mark.firn_only("stock Nix does not build under noexec")]
+
+OPTIONS = "noexec,nosuid,nodev"
+LONG = os.environ.get("FIRN_LONG") == "1"
+HOST_TOOLS = " /usr=/usr /lib=/lib /lib64=/lib64? /bin=/bin /etc/alternatives=/etc/alternatives?"
+RUN_COPY = "cat $(test -e /usr/bin/busybox && echo /usr/bin/busybox || echo /bin/sh) > busybox; chmod +x busybox; ./busybox echo"
+
+
+def own_mount_namespace():
+    """Once for this process; what it mounts is its children's business alone."""
+    if not getattr(own_mount_namespace, "done", False):
+        CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 1 << 18
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.unshare(CLONE_NEWNS) == 0, os.strerror(ctypes.get_errno())
+        assert libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) == 0, os.strerror(ctypes.get_errno())
+        own_mount_namespace.done = True
+
+
+class Noexec:
+    """The world's build directory as a mount of its own."""
+
+    def __init__(self, world):
+        self.world, self.path = world, world.tmp
+        self.mounted = False
+        self.expected = []  # what may be left in the directory
+
+    def mount(self, options=OPTIONS, kind="tmpfs", shared=False, then="true"):
+        if machine.is_root():
+            own_mount_namespace()
+            subprocess.run(["mount", "-t", kind, "-o", options, "none", self.path], check=True)
+            if shared:
+                subprocess.run(["mount", "--make-shared", self.path], check=True)
+        else:
+            # A process that does nothing keeps the namespaces: daemons come and go.
+            script = f'mount -t {kind} -o {options} none "$1" && {then} && echo ready && exec sleep 100000'
+            self.holder = subprocess.Popen(["unshare", "--user", "--map-current-user", "--mount", "--keep-caps", "sh", "-c", script, "sh", str(self.path)],
+                                           stdout=subprocess.PIPE)
+            assert self.holder.stdout.readline() == b"ready\n"
+            self.world.helpers.append(self.holder.pid)
+            self.world.daemon_prefix = ["nsenter", "--target", str(self.holder.pid), "--user", "--mount", "--preserve-credentials", "--",
+                                        "setpriv", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--"]
+        self.mounted = True
+        return self
+
+    @property
+    def view(self):
+        """The directory, as who is outside of the sandbox sees it."""
+        return self.path if machine.is_root() else Path(f"/proc/{self.holder.pid}/root{self.path}")
+
+    def table(self):
+        """The mount table of the daemon's world, without what others may change meanwhile."""
+        pid = os.getpid() if machine.is_root() else self.holder.pid
+        return [line for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines() if str(self.world.root) in line]
+
+    def left(self):
+        return sorted(os.listdir(self.view))
+
+    def unmount(self):
+        if self.mounted and machine.is_root():
+            while subprocess.run(["umount", "-l", self.path], stderr=subprocess.DEVNULL).returncode == 0:
+                pass
+        elif self.mounted:
+            self.holder.kill()
+            self.holder.wait()
+        self.mounted = False
+
+
+@pytest.fixture
+def noexec(world):
+    made = Noexec(world)
+    yield made
+    left = []
+    if made.mounted:
+        machine.wait_until(lambda: made.left() == made.expected, 5)
+        left = made.left()
+    made.unmount()
+    assert left == made.expected, "left in the build directory's parent"
+
+
+both = pytest.mark.parametrize("sandbox", ["true", "false"])
+calls = pytest.mark.parametrize("calls", ["new", "classic"])
+
+
+def started(world, client):
+    for line in client.stderr:
+        if b"started" in line:
+            return client
+    raise AssertionError("the build did not start:\n" + (world.root / "daemon.log").read_text())
+
+
+PROGRAM = {
+    "configure": """#!/bin/sh
+cat > conftest.c <<X
+int main(void) { return 0; }
+X
+cc conftest.c -o conftest && ./conftest || { echo "cannot run compiled programs" >&2; exit 1; }
+printf 'all:\\n\\tcc hello.c -o hello\\n' > Makefile
+""",
+    "hello.c": '#include <stdio.h>\nint main(void) { puts("hello from noexec"); return 0; }\n',
+}
+
+
+def unpack_configure_make(world):
+    folder = world.src / "hello-1.0"
+    folder.mkdir()
+    for name, text in PROGRAM.items():
+        (folder / name).write_text(text)
+    (folder / "configure").chmod(0o755)
+    subprocess.run(["tar", "-C", world.src, "-czf", world.src / "hello-1.0.tar.gz", "hello-1.0"], check=True)
+    return """sh "hello" ''export LC_ALL=C; tar xzf $src; cd hello-1.0; ./configure; make; ./hello > $out''
+              { src = ./hello-1.0.tar.gz; PATH = "/usr/bin:/bin"; }"""
+
+
+@both
+@calls
+def test_a_c_program_is_unpacked_configured_compiled_and_run(world, noexec, sandbox, calls):
+    """The main case. The host's view stays noexec, and nothing is mounted there."""
+    noexec.mount()
+    world.conf["sandbox"] = sandbox
+    world.conf["sandbox-paths"] = HOST_TOOLS.strip()
+    if calls == "classic":
+        world.daemon_env["FIRN_CLASSIC_MOUNTS"] = "1"
+    world.start()
+    before = noexec.table()
+    assert world.text(unpack_configure_make(world)) == "hello from noexec\n"
+    assert noexec.table() == before and any("noexec" in line for line in before)
+
+
+@both
+@calls
+def test_a_copied_program_runs_and_the_flags_beside_noexec_stay(world, noexec, sandbox, calls):
+    noexec.mount()
+    world.conf["sandbox"] = sandbox
+    if calls == "classic":
+        world.daemon_env["FIRN_CLASSIC_MOUNTS"] = "1"
+    text = world.text(f"sh \"copy\" ''{RUN_COPY} ran > $out; while read -r line; do case \"$line\" in *\" $PWD \"*) echo \"$line\" >> $out;; esac; done < /proc/self/mountinfo'' {{}}")
+    lines = text.splitlines()
+    assert lines[0] == "ran"
+    options = [line.split()[5] for line in lines[1:]]
+    assert len(options) == 1, lines
+    assert "noexec" not in options[0] and "nosuid" in options[0] and "nodev" in options[0]
+    assert not re.search(r"(shared|master):", lines[1]), "it is a peer of the host's mount"
+
+
+@both
+def test_the_host_s_view_stays_noexec_during_the_build(world, noexec, sandbox):
+    noexec.mount(shared=True)
+    world.conf["sandbox"] = sandbox
+    world.conf["sandbox-paths"] += f" /go={world.root}/client"
+    place = "/go/go" if sandbox == "true" else world.root / "client/go"
+    world.start()
+    before = noexec.table()
+    client = started(world, world.popen(["nix-build", "--no-out-link", world.nix(
+        f"sh \"s\" ''{RUN_COPY} started >&2; while test ! -e {place}; do sleep 0.05; done; echo > $out'' {{}}")]))
+    try:
+        [copy] = noexec.view.glob("firn-*/*-*/busybox") if machine.is_root() else noexec.view.glob("firn-*/*-*/upper/busybox")
+        assert noexec.table() == before
+        if machine.is_root():
+            with pytest.raises(PermissionError):
+                subprocess.run([copy, "true"])
+        else:
+            # Seen by /proc the mount is still theirs, and noexec.
+            assert os.statvfs(copy).f_flag & os.ST_NOEXEC
+    finally:
+        (world.root / "client/go").touch()
+        world.finish(client)
+    assert client.returncode == 0
+    assert noexec.table() == before
+
+
+@both
+def test_many_builds_at_once(world, noexec, sandbox):
+    noexec.mount()
+    world.conf["sandbox"] = sandbox
+    world.conf["max-jobs"] = world.conf["machine-max-jobs"] = "100" if not machine.is_root() else str(machine.BUILD_USERS)
+    count = 100
+    result = world.build(f"map (n: sh \"b${{toString n}}\" ''{RUN_COPY} ran ${{toString n}} > $out'' {{}}) (builtins.genList (n: n) {count})",
+                         timeout=300).ok()
+    assert [Path(path).read_text() for path in result.lines] == [f"ran {n}\n" for n in range(count)]
+
+
+@both
+def test_pass_as_file_is_there(world, noexec, sandbox):
+    noexec.mount()
+    world.conf["sandbox"] = sandbox
+    assert world.text("sh \"f\" ''cat $textPath > $out'' { passAsFile = [ \"text\" ]; text = \"many words\"; }") == "many words"
+
+
+# --- the setting
+
+@both
+def test_tmpfs_gives_builds_memory_of_limited_size_and_says_so(world, noexec, sandbox):
+    noexec.mount()
+    world.conf |= {"sandbox": sandbox, "noexec-build-dir": "tmpfs", "noexec-tmpfs-size": "4M"}
+    result = world.build(f"""sh "t" ''{RUN_COPY} ran > $out; cat $textPath >> $out;
+        head -c 8000000 /dev/zero > big 2>/dev/null || echo limited >> $out'' {{ passAsFile = [ "text" ]; text = "words\\n"; }}""").ok()
+    assert Path(result.path).read_text() == "ran\nwords\nlimited\n"
+    result.says("tmpfs of size 4M", str(noexec.path), "noexec")
+
+
+@both
+def test_nothing_of_a_tmpfs_can_be_kept(world, noexec, sandbox):
+    noexec.mount()
+    world.conf |= {"sandbox": sandbox, "noexec-build-dir": "tmpfs"}
+    world.build('sh "t" "echo > file; exit 1" {}', "--keep-failed").fails().says("cannot be kept")
+
+
+@both
+def test_refuse_is_an_error_before_anything_runs(world, noexec, sandbox):
+    noexec.mount()
+    world.conf |= {"sandbox": sandbox, "noexec-build-dir": "refuse"}
+    result = world.build('sh "t" "echo running >&2; echo > $out" {}').fails()
+    result.says(f"'{noexec.path}'", "TMPDIR", "tmpfs mounted rw,nosuid,nodev,noexec", "noexec-build-dir = refuse", "without noexec", "'build-dir'",
+                "noexec-build-dir = tmpfs")
+    assert "running" not in result.err
+
+
+def test_refuse_does_not_forbid_an_executable_directory(world):
+    world.conf["noexec-build-dir"] = "refuse"
+    world.output('sh "t" "echo > $out" {}')
+
+
+def test_an_unknown_value_is_a_clear_error(world):
+    world.conf["noexec-build-dir"] = "perhaps"
+    with pytest.raises(AssertionError, match="'mount', 'tmpfs' or 'refuse'"):
+        world.start()
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_only_trusted_users_may_set_it(world, noexec, trusted):
+    """Stock clients do not send settings that they do not know, so this one speaks the protocol itself."""
+    noexec.mount()
+    world.conf["noexec-build-dir"] = "refuse"
+    if not trusted:
+        world.conf["trusted-users"] = "daemon"
+    [drv] = world.instantiate('sh "t" "echo > $out" {}')
+    BUILD_PATHS = 9
+    with protocol.Connection(world) as connection:
+        connection.set_options(noexec_build_dir="mount")
+        build = (BUILD_PATHS, protocol.texts([drv + "!*"]), protocol.number(0))
+        if trusted:
+            connection.request(*build)
+        else:
+            with pytest.raises(protocol.DaemonError, match="noexec-build-dir = refuse"):
+                connection.request(*build)
+
+
+# --- what cannot be helped
+
+@pytest.mark.root_only
+def test_the_store_on_noexec_is_an_error_of_its_own(world, noexec):
+    own_mount_namespace()
+    world.store.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec", "none", world.store], check=True)
+    try:
+        world.build('sh "t" "echo > $out" {}').fails().says(f"nothing in the store '{world.store}' can be executed", "tmpfs mounted rw,noexec")
+        world.allow_left |= {"store", "verify"}
+    finally:
+        world.stop()
+        subprocess.run(["umount", "-l", world.store], check=True)
+
+
+@pytest.mark.user_only
+def test_where_nothing_helps_the_state_directory_is_used_with_one_warning(world, noexec):
+    """No more user namespaces below the daemon's, so no overlay either (nor a sandbox)."""
+    noexec.mount(then="echo 0 > /proc/sys/user/max_user_namespaces")
+    world.start()
+    result = world.build('sh "t" "echo > $out" {}').fails()
+    result.says(f"'{noexec.path}' (from the daemon's TMPDIR) is on '{noexec.path}', tmpfs mounted rw,nosuid,nodev,noexec", "overlay",
+                f"builds run in '{world.state}/builds' instead")
+    assert result.err.count("instead") == 1, result
+
+
+# --- keeping
+
+@both
+def test_keep_failed_keeps_the_files_and_says_that_they_cannot_be_executed(world, noexec, sandbox):
+    noexec.mount()
+    world.conf["sandbox"] = sandbox
+    result = world.build(f"sh \"broken\" ''{RUN_COPY} ran > file; mkdir d; exit 3'' {{}}", "--keep-failed").fails()
+    result.says(f"keeping build directory '{noexec.path}/nix-build-broken-0'", f"'{noexec.path}' is mounted noexec")
+    kept = noexec.view / "nix-build-broken-0"
+    assert sorted(os.listdir(kept)) == ["busybox", "d", "file"]
+    assert (kept / "file").read_text() == "ran\n"
+    assert noexec.left() == ["nix-build-broken-0"]
+    world.stop()
+    noexec.expected = ["nix-build-broken-0"]
+    world.allow_left.add("tmp")
+
+
+# --- trouble
+
+@both
+def test_a_read_only_file_system_is_an_error(world, noexec, sandbox):
+    noexec.mount(OPTIONS + ",ro")
+    world.conf["sandbox"] = sandbox
+    world.build('sh "t" "echo > $out" {}').fails().says("Read-only file system")
+
+
+@both
+def test_a_full_file_system_is_the_build_s_own_failure(world, noexec, sandbox):
+    noexec.mount(OPTIONS + ",size=3M")
+    world.conf["sandbox"] = sandbox
+    result = world.build("sh \"t\" ''head -c 9000000 /dev/zero > big; echo > $out'' {}").fails()
+    result.says("lack of free disk space")
+    assert world.text(f"sh \"u\" ''{RUN_COPY} ran > $out'' {{}}") == "ran\n"
+
+
+@both
+def test_a_file_system_too_full_for_the_probe_is_no_verdict(world, noexec, sandbox):
+    """The copy of a program that it executes does not fit; a script does."""
+    noexec.mount(OPTIONS + ",size=64k")
+    world.conf["sandbox"] = sandbox
+    assert world.text("sh \"t\" ''echo echo ran > s; chmod +x s; ./s > $out'' {}") == "ran\n"
+
+
+@pytest.mark.root_only
+@both
+def test_the_host_unmounts_it_in_mid_build(world, noexec, sandbox):
+    noexec.mount()
+    world.conf["sandbox"] = sandbox
+    world.conf["sandbox-paths"] += f" /go={world.root}/client"
+    signal_file = world.root / "client/go"
+    place = "/go/go" if sandbox == "true" else signal_file
+    client = started(world, world.popen(["nix-build", "--no-out-link", world.nix(
+        f"sh \"s\" ''echo started >&2; while test ! -e {place}; do sleep 0.05; done; {RUN_COPY} ran > $out'' {{}}")]))
+    noexec.unmount()
+    signal_file.touch()
+    out, err = world.finish(client)
+    assert client.returncode == 0, err
+    assert Path(out.decode().strip()).read_text() == "ran\n"
+
+
+@pytest.mark.root_only
+@pytest.mark.parametrize("change", ["remount", "symlink", "other"])
+@both
+def test_the_directory_is_replaced_between_builds(world, noexec, sandbox, change):
+    """By another mount, or a symlink to one, after the daemon has decided: the next build finds out anew."""
+    noexec.mount("nosuid,nodev")
+    world.conf["sandbox"] = sandbox
+    expression = f"n: sh \"t${{n}}\" ''{RUN_COPY} ran > $out'' {{}}"
+    assert world.text(f"({expression}) \"1\"") == "ran\n"
+    if change == "remount":
+        subprocess.run(["mount", "-o", f"remount,{OPTIONS}", noexec.path], check=True)
+    elif change == "other":
+        subprocess.run(["mount", "-t", "tmpfs", "-o", OPTIONS, "none", noexec.path], check=True)
+    else:
+        noexec.unmount()
+        other = world.root / "other"
+        other.mkdir()
+        noexec.path.rmdir()
+        noexec.path.symlink_to(other)
+        noexec.mounted = False
+        subprocess.run(["mount", "-t", "tmpfs", "-o", OPTIONS, "none", other], check=True)
+    try:
+        assert world.text(f"({expression}) \"2\"") == "ran\n"
+    finally:
+        if change == "symlink":
+            world.stop()
+            subprocess.run(["umount", "-l", other], check=True)
+            noexec.path.unlink()
+
+
+# --- hostile builders
+
+UNSHARE = "/usr/bin/busybox" if os.path.exists("/usr/bin/busybox") else "/bin/busybox"
+
+
+@both
+def test_a_builder_in_its_own_user_namespace_changes_nothing_for_others(world, noexec, sandbox):
+    """It may make one where the host allows that. The flags of what it inherits are locked there, and its mounts are its own."""
+    noexec.mount(shared=True)
+    world.conf["sandbox"] = sandbox
+    world.conf["filter-syscalls"] = "false"
+    world.conf["sandbox-paths"] = HOST_TOOLS.strip()
+    world.start()
+    before = noexec.table()
+    script = """
+      here=$(pwd)
+      try() { if eval "$1" 2>/dev/null; then echo "$2 yes"; else echo "$2 no"; fi; }
+      mkdir inner
+      unshare --user --map-root-user --mount sh -c '
+        try() { if eval "$1" 2>/dev/null; then echo "$2 yes"; else echo "$2 no"; fi; }
+        echo entered
+        try "mount -o remount,bind,suid,nodev,rw $PWD" suid
+        try "mount -o remount,bind,nosuid,dev,rw $PWD" dev
+        try "umount $PWD" umount
+        try "umount -l $PWD" lazily
+        try "mount -t tmpfs none $PWD/inner && touch $PWD/inner/hidden" inner
+      ' > result 2>&1 || echo refused >> result
+      cp result $out
+    """
+    lines = world.text(f"sh \"hostile\" ''{script}'' {{}}").splitlines()
+    assert "entered" in lines or "refused" in lines, lines
+    for line in ("suid yes", "dev yes", "umount yes", "lazily yes"):
+        assert line not in lines, lines
+    assert noexec.table() == before
+
+
+@both
+def test_setuid_stays_inert(world, noexec, sandbox):
+    noexec.mount()
+    world.conf["sandbox"] = sandbox
+    world.conf["filter-syscalls"] = "false"
+    world.conf["allow-new-privileges"] = "true"
+    text = world.text(f"sh \"suid\" ''{RUN_COPY} x; chmod 4755 busybox; ./busybox id -u > $out; id -u >> $out'' {{}}")
+    real, other = text.split()
+    assert real == other
+
+
+@pytest.mark.root_only
+def test_others_do_not_reach_the_build_directory_from_outside(world, noexec):
+    noexec.mount()
+    client = started(world, world.popen(["nix-build", "--no-out-link", world.nix(
+        "sh \"s\" ''chmod 777 .; echo started >&2; while test ! -e go; do sleep 0.05; done; echo > $out'' {}")]))
+    [directory] = noexec.path.glob("firn-0/*-*")
+    assert noexec.path.joinpath("firn-0").stat().st_mode & 0o777 == 0o700
+    for user in ("firntest", "nixbld9"):
+        assert subprocess.run(["runuser", "-u", user, "--", "ls", str(directory)], capture_output=True).returncode != 0
+    (directory / "go").touch()
+    world.finish(client)
+
+
+def test_sockets_below_the_build_directory_fit(world, noexec):
+    """The directory's path below a TMPDIR as long as macOS's leaves room for a name: 104 bytes in all."""
+    world.conf["sandbox"] = "false"
+    top = world.text('sh "t" "pwd > $out" {}').strip()
+    assert len(top) - len(str(world.tmp)) <= len("/firn-4294967294/4194304-999")
+
+
+# --- killed
+
+def kill_quietly(pid, with_signal=signal.SIGKILL):
+    try:
+        os.kill(pid, with_signal)
+    except ProcessLookupError:
+        pass
+
+
+def processes_of(world):
+    """The listener first, then everything below it by age."""
+    return [world.daemon.pid] + [p.pid for p in sorted(machine.descendants(of=world.daemon.pid), key=lambda p: p.pid)]
+
+
+def assert_as_before(world, noexec, before):
+    assert world.wait_for_quiet() == []
+    world.restart() if world.daemon else world.start()
+    assert machine.wait_until(lambda: noexec.left() == [], 20), noexec.left()
+    assert noexec.table() == before
+    assert machine.wait_until(lambda: [n for n in os.listdir(world.store) if n.endswith(".chroot")] == [] if world.store.exists() else True)
+
+
+VICTIMS = ["listener", "connection", "sandbox-init", "builder", "all"]
+
+
+def victims_of(world, which):
+    below = machine.descendants(of=world.daemon.pid)
+    if which == "listener":
+        return [world.daemon.pid]
+    if which == "all":
+        return [world.daemon.pid] + [p.pid for p in below]
+    connections = [p for p in below if p.parent == world.daemon.pid]
+    inits = [p for p in below if "sandbox-init" in p.name]
+    others = [p for p in below if p not in connections and p not in inits]
+    return [p.pid for p in {"connection": connections, "sandbox-init": inits, "builder": others}[which]]
+
+
+def kill_in_phase(world, noexec, number, victim, pause):
+    """One build, one SIGKILL to `victim` after `pause`, and whatever of the daemon is left after that ends."""
+    script = f"{RUN_COPY} started >&2; ./busybox sleep 0.15 & ./busybox mkdir -p d/e; wait; echo {number} > $out"
+    client = world.popen(["nix-build", "--no-out-link", world.nix(f"sh \"k{number}\" ''{script}'' {{}}")])
+    time.sleep(pause)
+    for pid in victims_of(world, victim):
+        kill_quietly(pid)
+    if victim not in ("listener", "all"):
+        world.finish(client, 30)
+        return
+    # Connections outlive the listener: they see that their client has gone.
+    client.kill()
+    client.wait()
+    world.daemon.wait()
+    world.daemon = None
+    world.wait_for_quiet()
+    world.socket.unlink(missing_ok=True)
+
+
+@both
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_kill_9_in_any_phase_leaves_nothing(world, noexec, sandbox, victim):
+    noexec.mount()
+    world.conf["sandbox"] = sandbox
+    world.allow_left |= {"store"}
+    world.start()
+    before = noexec.table()
+    rounds = 20 if LONG else 5  # by five victims, with and without a sandbox: two hundred random moments
+    for number in range(rounds):
+        kill_in_phase(world, noexec, number, victim, random.uniform(0.0, 0.5) if LONG else 0.04 + 0.1 * number)
+        assert_as_before(world, noexec, before)
+
