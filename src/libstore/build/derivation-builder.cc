@@ -12,6 +12,7 @@
 #include "libstore/build/build-log.hh"
 #include "libstore/build/build-users.hh"
 #include "libstore/build/builder-environment.hh"
+#include "libstore/build/builtin-builder.hh"
 #include "libstore/build/exported-references.hh"
 #include "libstore/build/failure-message.hh"
 #include "libstore/build/fixup-macho-page-hashes.hh"
@@ -150,6 +151,7 @@ struct DerivationBuilder::Impl {
     void chooseScratchPaths();
     void removeStaleOutputs();
     BuilderEnvironmentInput environmentInput();
+    BuilderEnvironment makeEnvironment();
     void makeDirectory();
     void writeFiles();
 
@@ -160,6 +162,7 @@ struct DerivationBuilder::Impl {
     UniqueFd describeBuildDir(SandboxSpec &spec);
     void addInputs(SandboxSpec &spec);
     void addHostDependencies(SandboxSpec &spec);
+    void addBuiltinProgram(SandboxSpec &spec) const;
     void showStart();
 
     // ---- run
@@ -219,7 +222,7 @@ void DerivationBuilder::Impl::prepare() {
     }
     makeDirectory();
     buildTop = sandboxed ? settings.sandboxBuildDir : directory->path().string();
-    environment = makeBuilderEnvironment(environmentInput());
+    environment = makeEnvironment();
     if (execution->mechanism != ExecMechanism::tmpfs) {
         writeFiles();
     }
@@ -308,6 +311,16 @@ BuilderEnvironmentInput DerivationBuilder::Impl::environmentInput() {
     return input;
 }
 
+BuilderEnvironment DerivationBuilder::Impl::makeEnvironment() {
+    BuilderEnvironmentInput input = environmentInput();
+    if (!plan.derivation.isBuiltin()) {
+        return makeBuilderEnvironment(input);
+    }
+    const BuiltinProgram &program = findBuiltinProgram(builtinBuilderProgram());
+    return makeBuiltinEnvironment(std::move(input), settings, program.command(sandboxed),
+                                  worker.context.logger);
+}
+
 void DerivationBuilder::Impl::writeFiles() {
     for (const auto &[name, content] : environment.files) {
         UniqueFd file(openat(directory->contentsFd(), name.c_str(),
@@ -382,6 +395,7 @@ SandboxSpec DerivationBuilder::Impl::describeSandbox() {
         spec.devShmSize = settings.sandboxDevShmSize;
         addInputs(spec);
         addHostDependencies(spec);
+        addBuiltinProgram(spec);
     }
     return spec;
 }
@@ -456,6 +470,13 @@ void DerivationBuilder::Impl::addHostDependencies(SandboxSpec &spec) {
                 store.dir().print(plan.drvPath), escapeForDisplay(path));
         }
         spec.sandboxPaths.push_back(std::move(wanted));
+    }
+}
+
+void DerivationBuilder::Impl::addBuiltinProgram(SandboxSpec &spec) const {
+    if (plan.derivation.isBuiltin()) {
+        std::vector<SandboxPath> files = findBuiltinProgram(builtinBuilderProgram()).sandboxPaths();
+        spec.sandboxPaths.insert(spec.sandboxPaths.end(), files.begin(), files.end());
     }
 }
 
@@ -731,6 +752,11 @@ void DerivationBuilder::Impl::keepDirectory() {
         context.logger.log(Verbosity::error, "note: the build directory was in memory ('noexec-build-dir = "
                                              "tmpfs') and cannot be kept");
         return;
+    }
+    // Whoever gets the directory may not be who may know the passwords.
+    if (plan.derivation.isBuiltin() && unlinkat(directory->contentsFd(), builtinNetrcFile, 0) != 0 &&
+        errno != ENOENT) {
+        throwErrno("removing '{}' from build directory '{}'", builtinNetrcFile, directory->path().string());
     }
     std::filesystem::path kept = directory->keep(plan.derivation.name, builderUid(), uid, gid);
     bool noexec =

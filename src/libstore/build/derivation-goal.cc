@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "libstore/build/build-plan.hh"
+#include "libstore/build/builtin-builder.hh"
 #include "libstore/build/derivation-builder.hh"
 #include "libstore/build/failure-message.hh"
 #include "libstore/build/register-outputs.hh"
@@ -285,6 +286,14 @@ void DerivationGoal::checkSources() {
     plan_->inputClosure = store.computeClosure(inputs);
 }
 
+void DerivationGoal::checkBuiltin() const {
+    if (std::optional<std::string> reason = refuseBuiltin(plan_->derivation)) {
+        std::vector<StorePath> outputs = plan_->outputPaths();
+        throw BuildFailure(Status::inputRejected,
+                           builderFailureMessage(worker_.context, {drvPath_, outputs}, *reason, {}));
+    }
+}
+
 void DerivationGoal::checkPlatform() const {
     const Settings &settings = worker_.context.settings;
     plan_->options = readDerivationOptions(plan_->derivation);
@@ -297,8 +306,7 @@ void DerivationGoal::checkPlatform() const {
                            platformMessage(worker_.context, drvPath_, platform, required));
     }
     if (plan_->derivation.isBuiltin()) {
-        throw Error(ErrorKind::unsupported, "cannot build '{}': builder '{}' is unsupported for now",
-                    worker_.store.dir().print(drvPath_), escapeForDisplay(plan_->derivation.builder));
+        checkBuiltin();
     }
     if (settings.maxJobs == 0) {
         throw Error(ErrorKind::failure,

@@ -52,6 +52,7 @@ class DerivationGoal {
     Task<> buildInputs();
     void checkSources();
     void checkPlatform() const;
+    void checkBuiltin() const;
     Task<> buildLocally();
     Task<> buildWithLocks(const SlotLease &slot);
     bool tryFinishWithoutBuild();
