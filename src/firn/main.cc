@@ -10,6 +10,9 @@ int main(int argc, char **argv) {
         if (command.action == firn::Command::Action::exit) {
             return command.exitStatus;
         }
+        if (command.action == firn::Command::Action::macho) {
+            return firn::runMacho(command.macho);
+        }
         firn::runDaemon(command.daemon);
         return 0;
     } catch (const std::exception &error) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include <sys/stat.h>
@@ -27,10 +28,16 @@ UniqueFd makeUnixSocket();
 /// where the kernel cannot say.
 bool isMountRoot(int fd);
 
+/// The parent of a process; nullopt if there is no such process, or it has no parent that we can see.
+std::optional<pid_t> parentProcess(pid_t pid);
+
 /// Looks at entry `name` (no symlink followed) and gives it to `uid` and `gid` if it belongs to `from`: the
 /// very object that was looked at. `st` is how it was before. False if there is no such entry. Throws
 /// SysError.
 bool changeOwnerAt(int dir, const std::string &name, uid_t from, uid_t uid, gid_t gid, struct stat &st);
+
+/// When a file's contents were last changed, with all the precision there is.
+struct timespec modificationTime(const struct stat &st);
 
 /// Exchanges two entries of one file system in one step. False, with nothing done, where the system or the
 /// file system has no such call. Throws SysError.

@@ -14,7 +14,7 @@ void FileBytes::read(uint64_t offset, char *buffer, size_t size) const {
     while (size > 0) {
         ssize_t got = pread(fd_, buffer, size, static_cast<off_t>(offset));
         if (got == 0) {
-            throw Error(ErrorKind::badInput, "the file ends at {} rather than at {}", offset, size_);
+            throw Error(ErrorKind::badInput, "the file is shorter than {} bytes", size_);
         }
         if (got < 0 && errno != EINTR) {
             throwErrno("reading {} bytes at {}", size, offset);

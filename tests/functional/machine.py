@@ -96,7 +96,12 @@ def reap_orphans(known):
                 pass
 
 
-def wait_until(condition, seconds=5.0, step=0.02):
+# How long something may take that happens at once on a quiet machine. Only a failing test waits for so long: what must not go on
+# (a builder's sleep) would go on for much longer.
+PATIENCE = 60.0
+
+
+def wait_until(condition, seconds=PATIENCE, step=0.02):
     """The condition's value as soon as it is true, or its last value when the time is over."""
     end = time.monotonic() + seconds
     while True:

@@ -1,5 +1,6 @@
 """Builders that leave what must not get into a store, and leftovers in the way."""
 
+import grp
 import os
 import shutil
 import stat
@@ -187,6 +188,17 @@ def test_a_leftover_at_the_final_path_is_replaced(world, kind, sandbox):
 
 
 @pytest.mark.root_only
+@pytest.mark.parametrize("mode", [0o755, 0o1777])
+def test_a_store_directory_made_by_somebody_else_is_opened_to_the_build_users(world, mode):
+    world.conf["sandbox"] = "false"
+    world.store.mkdir()
+    world.store.chmod(mode)
+    world.output('sh "plain" "echo > $out" {}')
+    found = world.store.stat()
+    assert (found.st_mode & 0o7777, found.st_uid, grp.getgrgid(found.st_gid).gr_name) == (0o1775, 0, "nixbld")
+
+
+@pytest.mark.root_only
 @pytest.mark.parametrize("owner", ["nixbld3", "root", "firntest"])
 def test_a_leftover_of_another_user_is_replaced_and_not_trusted(world, owner):
     world.conf["sandbox"] = "false"
@@ -245,7 +257,7 @@ def test_a_descriptor_into_an_unsandboxed_output_does_not_reach_the_registered_f
     expression = 'sh "shared" "mkdir $out; echo good > $out/f; chmod 0777 $out/f; while [ ! -e @/go ]; do sleep 0.05; done" {}'
     go = world.root / "go"
     process = world.popen(["nix-build", "--no-out-link", world.nix(expression.replace("@", str(world.root)))])
-    machine.wait_until(lambda: list(world.store.glob("*-shared/f")), 20)
+    machine.wait_until(lambda: list(world.store.glob("*-shared/f")))
     with open(next(iter(world.store.glob("*-shared/f"))), "r+") as kept:
         go.touch()
         out, err = world.finish(process)

@@ -290,6 +290,20 @@ def test_two_clients_building_the_same_derivation_build_it_once(world):
     assert len(os.listdir(count)) == 1
 
 
+@pytest.mark.every_client
+@pytest.mark.firn_only("a stock daemon has no limit for all its clients together")
+def test_a_build_that_is_a_client_itself_runs_what_it_asks_for_on_its_own_slot(world):
+    """Two levels deep, with one slot in all; and two at once inside the innermost. (Members of the group of build users are no clients.)"""
+    world.conf["sandbox"] = "false"
+    world.conf["build-users-group"] = ""
+    world.extra_conf = "machine-max-jobs = 1\n"
+    variables = {name: value for name, value in world.environment().items() if name.startswith("NIX_")}
+    run = f"HOME=$PWD TMPDIR=$PWD {' '.join(f'{name}={value}' for name, value in variables.items())} {world.client.bin}/nix-build --no-out-link"
+    two = world.nix('[ (sh "two-a" "echo a > $out" {}) (sh "two-b" "echo b > $out" {}) ]')
+    one = world.nix(f'sh "one" "{run} {two} >list; cat $(cat list) > $out" {{}}')
+    assert world.text(f'sh "outer" "cat $({run} {one}) > $out; echo outer >> $out" {{}}') == "a\nb\nouter\n"
+
+
 def test_check_mode_accepts_a_build_that_repeats(world):
     world.output(HELLO)
     world.build(HELLO, "--check").ok()

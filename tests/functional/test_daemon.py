@@ -54,7 +54,7 @@ def test_garbage_in_the_configuration_does_not_crash_the_daemon(world, data):
     environment = world.environment() | {"NIX_CONF_DIR": str(world.root / "etc"), "NIX_REMOTE": ""}
     with open(world.root / "errors", "wb") as file:
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
-    machine.wait_until(lambda: process.poll() is not None or machine.is_listened_on(world.socket), 10)
+    machine.wait_until(lambda: process.poll() is not None or machine.is_listened_on(world.socket))
     if process.poll() is None:
         process.terminate()
         process.wait(10)

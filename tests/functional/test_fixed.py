@@ -258,7 +258,7 @@ def test_nobody_outside_gets_a_descriptor_from_a_fixed_output_build_that_listens
             except OSError:
                 return client.poll() is not None
         return True
-    machine.wait_until(try_to_connect, 15)
+    machine.wait_until(try_to_connect)
     _, errors = world.finish(client)
     assert client.returncode == 0, errors
     assert got == [] and b"handed out" not in errors

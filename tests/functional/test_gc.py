@@ -107,7 +107,7 @@ def test_a_running_client_s_temporary_roots_are_kept(world):
     """The inputs of a build that runs are not collected by stock Nix, working directly on the store."""
     expression = 'let a = sh "input" "echo needed > $out" {}; in sh "user" "sleep 1; cat ${a} > $out" {}'
     client = world.popen(["nix-build", "--no-out-link", world.nix(expression)])
-    assert machine.wait_until(lambda: [path for path in world.valid_paths() if path.endswith("-input")], 20)
+    assert machine.wait_until(lambda: [path for path in world.valid_paths() if path.endswith("-input")])
     world.direct("nix-store", "--gc").ok()
     out, errors = world.finish(client)
     assert client.returncode == 0, errors

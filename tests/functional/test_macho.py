@@ -52,6 +52,11 @@ def test_a_rewritten_program_is_the_one_that_needed_no_rewrite(world):
     assert world.build(expression(world), "--check").ok()
 
 
+def test_the_repair_is_in_the_log_that_is_kept(world):
+    _, program, _ = build_twice(world)
+    assert re.fullmatch(REPAIRED, world.run("nix", "log", program.parent.parent).ok().out)
+
+
 @pytest.mark.every_client
 def test_the_repair_is_told_to_users_of_the_new_command_line_too(world):
     _, program, _ = build_twice(world)

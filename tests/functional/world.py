@@ -185,7 +185,7 @@ class World:
         with open(self.log_file, "ab") as log:
             self.daemon = subprocess.Popen(self.daemon_command() + self.daemon_args, env=environment,
                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
-        machine.wait_until(lambda: machine.is_listened_on(self.socket) or self.daemon.poll() is not None, 10)
+        machine.wait_until(lambda: machine.is_listened_on(self.socket) or self.daemon.poll() is not None)
         if self.daemon.poll() is not None:
             status, self.daemon = self.daemon.returncode, None
             raise AssertionError(f"the daemon ended with status {status} as it started:\n{self.log_file.read_text()}")
@@ -331,7 +331,7 @@ class World:
     def live_children(self):
         return machine.descendants(without=[self.daemon.pid] if self.daemon else [])
 
-    def wait_for_quiet(self, seconds=5):
+    def wait_for_quiet(self, seconds=machine.PATIENCE):
         """Until the daemon is alone; what still runs then."""
         machine.wait_until(lambda: not self.live_children(), seconds)
         return self.live_children()
@@ -353,7 +353,7 @@ class World:
         except AssertionError as error:
             problems.append(str(error))
         # What was about to end when its listener did (a sweep of leftovers, a connection) may take that moment.
-        machine.wait_until(lambda: not self.live_children(), 2)
+        machine.wait_until(lambda: not self.live_children(), 5)
         for process in self.live_children():
             try:
                 os.kill(process.pid, signal.SIGKILL)

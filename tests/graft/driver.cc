@@ -1,14 +1,11 @@
-// What another program needs to use the page hashes of Firn: nothing but this and the files that it includes.
-// usage: driver FILE OLD NEW: replaces every OLD by the equally long NEW in the file, makes its signatures right
-// again, and checks them.
+// What another program needs to use the page hashes of Firn: this, and what it includes.
+// usage: driver FILE OLD NEW: replaces every OLD by the equally long NEW in the file, makes its signatures
+// right again, and looks whether they are.
 
-#include <cstdio>
 #include <fstream>
 #include <iterator>
 
 #include "libstore/darwin/macho-page-hashes.hh"
-
-namespace {
 
 class Text : public firn::MachoBytes {
   public:
@@ -20,8 +17,6 @@ class Text : public firn::MachoBytes {
     const std::string &text_;
 };
 
-} // namespace
-
 int main(int, char **args) {
     std::ifstream input(args[1], std::ios::binary);
     const std::string before{std::istreambuf_iterator<char>(input), {}}, from = args[2], to = args[3];
@@ -31,14 +26,10 @@ int main(int, char **args) {
         after.replace(at, to.size(), to);
         touched.push_back({at, to.size()});
     }
-    auto staleBeforeRepair = firn::verifyPageHashes(Text(after)).anyStale();
-    auto fixup = firn::fixupPageHashes(Text(before), Text(after), touched);
-    for (const auto &patch : fixup.patches) {
+    for (const auto &patch : firn::fixupPageHashes(Text(before), Text(after), touched).patches) {
         after.replace(patch.offset, patch.bytes.size(), patch.bytes);
     }
     std::ofstream(args[1], std::ios::binary) << after;
-    auto report = firn::verifyPageHashes(Text(after));
-    printf("replaced %zu stale %d patched %zu right %d\n", touched.size(), staleBeforeRepair, fixup.patches.size(),
-           report.isMacho && !report.anyStale() && !report.anyProblem());
-    return report.anyStale() || report.anyProblem();
+    auto report = firn::verifyPageHashes(Text(after), touched);
+    return !report.isMacho || report.anyStale() || report.anyProblem();
 }

@@ -29,7 +29,7 @@ TEST_F(BuildSlotsTest, areNoMoreThanTheyAre) {
     BuildSlots slots(state, 2);
     std::optional<SlotLease> first = slots.tryAcquire(), second = slots.tryAcquire();
     ASSERT_TRUE(first && second);
-    EXPECT_NE(first->number(), second->number());
+    EXPECT_NE(first->name(), second->name());
     EXPECT_FALSE(slots.tryAcquire());
     first.reset();
     EXPECT_TRUE(slots.tryAcquire());
@@ -55,6 +55,49 @@ TEST_F(BuildSlotsTest, areSharedByProcessesAndComeBackWhenOneIsKilled) {
     kill(child, SIGKILL);
     waitpid(child, nullptr, 0);
     EXPECT_TRUE(ours.tryAcquire());
+}
+
+TEST_F(BuildSlotsTest, aClientInsideABuildTakesThatBuildsSlot) {
+    BuildSlots outer(state, 1);
+    std::optional<SlotLease> slot = outer.tryAcquire();
+    ASSERT_TRUE(slot);
+    slot->setBuilder(getppid());
+    BuildSlots inner(state, 1);
+    EXPECT_FALSE(inner.tryAcquire());
+    inner.setClient(getpid());
+    std::optional<SlotLease> within = inner.tryAcquire();
+    ASSERT_TRUE(within);
+    EXPECT_EQ(within->name(), slot->name() + ".inner");
+    EXPECT_FALSE(inner.tryAcquire()) << "one at a time";
+    within->setBuilder(getpid());
+    BuildSlots innermost(state, 1);
+    innermost.setClient(getpid());
+    EXPECT_EQ(innermost.tryAcquire()->name(), slot->name() + ".inner.inner");
+}
+
+TEST_F(BuildSlotsTest, whoeverHeldASlotBeforeLendsItToNobody) {
+    BuildSlots outer(state, 1), inner(state, 1);
+    outer.tryAcquire()->setBuilder(getppid());
+    inner.setClient(getpid());
+    std::optional<SlotLease> slot = outer.tryAcquire(); // by another build now, which has not started yet
+    EXPECT_FALSE(inner.tryAcquire());
+    inner.setClient(getpid());
+    EXPECT_FALSE(inner.tryAcquire());
+}
+
+TEST_F(BuildSlotsTest, aClientThatHasEndedOrIsUnknownIsInNoBuild) {
+    BuildSlots outer(state, 1), inner(state, 1);
+    std::optional<SlotLease> slot = outer.tryAcquire();
+    slot->setBuilder(getpid());
+    pid_t child = fork();
+    if (child == 0) {
+        _exit(0);
+    }
+    waitpid(child, nullptr, 0);
+    for (pid_t client : {child, -1, 0, 1}) {
+        inner.setClient(client);
+        EXPECT_FALSE(inner.tryAcquire()) << client;
+    }
 }
 
 TEST_F(BuildSlotsTest, areAtLeastOne) {

@@ -67,9 +67,9 @@ struct DirectorySpec {
     size_t codeLimit = 0; ///< 0: everything before the signature
     bool codeLimit64 = false;
     std::string identifier = "hello";
-    std::string team; ///< needs version 0x20200
-    std::map<uint32_t, std::string>
-        externalSlots; ///< number and digest of special slots about files elsewhere
+    std::string team = {}; ///< needs version 0x20200
+    std::map<uint32_t, std::string> externalSlots =
+        {}; ///< number and digest of special slots about files elsewhere
 };
 
 struct ImageSpec {

@@ -3,6 +3,8 @@
 #include <functional>
 #include <sstream>
 
+#include <csignal>
+
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
@@ -10,11 +12,15 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "libstore/build/fixup-macho-page-hashes.hh"
+#include "libstore/build/output-copy.hh"
 #include "libstore/build/output-placement.hh"
 #include "libstore/build/register-outputs.hh"
 #include "libutil/files.hh"
 #include "libutil/nar.hh"
 #include "unit/expect-error.hh"
+#include "unit/macho-builder.hh"
+#include "unit/recording-logger.hh"
 #include "unit/temporary-directory.hh"
 
 namespace firn {
@@ -53,6 +59,31 @@ std::set<std::string> namesIn(const fs::path &directory) {
     }
     return names;
 }
+
+using RepairFunction = std::function<std::vector<FilePatches>(int dir, const std::string &name,
+                                                              const std::vector<FilePatches> &touched)>;
+
+/// Tells a function of the touched files, and counts the second looks.
+class FakeRepair : public OutputRepair {
+  public:
+    explicit FakeRepair(RepairFunction function) : function_(std::move(function)) {}
+    std::vector<FilePatches> repair(const OutputRewrite &output) override {
+        std::vector<FilePatches> touched;
+        for (const NodePatches &change : output.changes) {
+            if (change.everywhere || !change.contents.empty()) {
+                touched.push_back({output.tree.pathOf(change.node), change.contents, change.everywhere});
+            }
+        }
+        return function_ ? function_(output.dir, output.tree.root().name, touched)
+                         : std::vector<FilePatches>();
+    }
+    void verify(const OutputRewrite &output) override { verified.push_back(output.outputName); }
+
+    std::vector<std::string> verified;
+
+  private:
+    RepairFunction function_;
+};
 
 /// A store, and a directory like a sandbox's store beside it.
 class RegisterOutputs : public testing::Test {
@@ -110,7 +141,11 @@ class RegisterOutputs : public testing::Test {
         return tmp_ / "store" / request_.outputs.at(name).finalPath->baseName();
     }
 
-    std::map<std::string, PathInfo> run(const RepairHook &repair = nullptr) {
+    std::map<std::string, PathInfo> run(const RepairFunction &function = nullptr) {
+        FakeRepair repair(function);
+        return run(repair);
+    }
+    std::map<std::string, PathInfo> run(OutputRepair &repair) {
         return registerOutputs(store_, *logger_, request_, repair);
     }
 
@@ -702,6 +737,231 @@ TEST_F(RegisterOutputs, RefusesOutputsWhosePathIsNotKnown) {
     request_.outputs.at("out").finalPath.reset();
     write(scratchOf(), "x");
     expectError(ErrorKind::unsupported, [&] { run(); });
+}
+
+TEST_F(RegisterOutputs, LooksAgainAtOutputsThatWereRewrittenAndAtNoOthers) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    addRedirected("doc", 'b', 'd');
+    write(scratchOf(), scratch.baseName());
+    write(scratchOf("doc"), "nothing");
+    FakeRepair repair(nullptr);
+    run(repair);
+    EXPECT_EQ(repair.verified, (std::vector<std::string>{"out"}));
+}
+
+/// Outputs with Mach-O programs in them; the jail is the real one unless said otherwise.
+class RegisterMachO : public RegisterOutputs {
+  protected:
+    RegisterMachO() { signal(SIGPIPE, SIG_IGN); }
+
+    /// A program with a store path's hash part in its first page, rightly signed.
+    static std::string program(const StorePath &path, test::ImageSpec spec = {}) {
+        test::Image image(std::move(spec));
+        return image.sign(image.bytes.replace(1000, 32, path.hashPart()));
+    }
+
+    static std::string realJail() {
+        const char *chosen = getenv("FIRN_MACHO_JAIL");
+        return chosen && *chosen ? chosen : FIRN_MACHO_JAIL_PATH;
+    }
+
+    std::map<std::string, PathInfo> runFixup(MachoSignatures policy = MachoSignatures::repair) {
+        MachoJail jail(jail_);
+        MachoPageHashFixup fixup(store_, recorder_, request_, policy, jail);
+        return registerOutputs(store_, recorder_, request_, fixup);
+    }
+
+    std::string refusal(MachoSignatures policy = MachoSignatures::repair) {
+        try {
+            runFixup(policy);
+        } catch (const BuildFailure &e) {
+            EXPECT_EQ(e.status(), BuildResult::Status::outputRejected);
+            EXPECT_FALSE(fs::exists(finalOf()));
+            return e.message();
+        }
+        ADD_FAILURE() << "it did not fail";
+        return "";
+    }
+
+    std::string log() {
+        std::string text;
+        for (const std::string &line : recorder_.lines()) {
+            text += line + "\n";
+        }
+        return text;
+    }
+
+    static CodeDirectoryReport look(const std::string &bytes) {
+        return verifyPageHashes(test::MemoryBytes(bytes)).slices.at(0).directories.at(0);
+    }
+
+    RecordingLogger recorder_;
+    std::string jail_ = realJail();
+};
+
+TEST_F(RegisterMachO, MakesTheSignaturesOfRewrittenProgramsRightAndSaysSo) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    fs::create_directory(scratchOf());
+    write(scratchOf() / "one", program(scratch));
+    write(scratchOf() / "script", "#! " + scratch.baseName());
+    test::ImageSpec intel;
+    intel.cpu = 0x01000007;
+    test::Fat fat({{0x01000007, program(scratch, intel)}, {0x0100000c, program(scratch)}});
+    write(scratchOf() / "two", fat.bytes);
+    PathInfo info = runFixup().at("out");
+    expectHashed(info);
+    EXPECT_EQ(read(finalOf() / "one"), program(info.path));
+    test::Fat expected({{0x01000007, program(info.path, intel)}, {0x0100000c, program(info.path)}});
+    EXPECT_EQ(read(finalOf() / "two"), expected.bytes);
+    EXPECT_EQ(log(),
+              "log 2 repaired the page hashes of 3 slots in 2 Mach-O files of output 'out' (one: arm64 1; "
+              "two: arm64 1, x86_64 1), touched by rewriting " +
+                  store_.dir().print(info.path) + "\n");
+}
+
+TEST_F(RegisterMachO, AnOutputMayBeAProgramItself) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    write(scratchOf(), program(scratch));
+    PathInfo info = runFixup().at("out");
+    EXPECT_EQ(read(finalOf()), program(info.path));
+    EXPECT_NE(log().find("output 'out' (arm64 1)"), std::string::npos) << log();
+}
+
+TEST_F(RegisterMachO, RepairsProgramsThatAreRewrittenEverywhere) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    test::ImageSpec spec;
+    spec.codeSize = 4 << 20;
+    test::Image image(spec);
+    auto filled = [&](const StorePath &path) {
+        std::string bytes = image.bytes;
+        for (size_t at = 1000; at + 1000 < spec.codeSize; at += 33) {
+            bytes.replace(at, 33, std::string(path.hashPart()) + '.');
+        }
+        return image.sign(bytes);
+    };
+    write(scratchOf(), filled(scratch));
+    PathInfo info = runFixup().at("out");
+    EXPECT_TRUE(read(finalOf()) == filled(info.path));
+    expectHashed(info);
+}
+
+TEST_F(RegisterMachO, NamesAFewOfManyPrograms) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    fs::create_directory(scratchOf());
+    for (char c = 'a'; c < 'i'; ++c) {
+        write(scratchOf() / std::string(1, c), program(scratch));
+    }
+    runFixup();
+    EXPECT_NE(
+        log().find(
+            "8 slots in 8 Mach-O files of output 'out' (a: arm64 1; b: arm64 1; c: arm64 1; d: arm64 1; e: "
+            "arm64 1; and 3 more)"),
+        std::string::npos)
+        << log();
+}
+
+TEST_F(RegisterMachO, StartsNoJailWhereNothingCanBeMachO) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    jail_ = "/nonexistent";
+    write(scratchOf(), "#!" + scratch.baseName());
+    expectHashed(runFixup().at("out"));
+    EXPECT_EQ(log(), "");
+}
+
+TEST_F(RegisterMachO, FailsWhereOnlyTheSignerCouldRepair) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    fs::create_directory(scratchOf());
+    test::ImageSpec spec;
+    spec.blobs[0x10000] = "CMS";
+    spec.directories[0].flags = 0;
+    write(scratchOf() / "bad\x1b[31m", program(scratch, spec));
+    std::string message = refusal();
+    std::string final = store_.dir().print(*request_.outputs.at("out").finalPath);
+    EXPECT_NE(message.find("'bad\\x1b[31m' of output 'out'"), std::string::npos) << message;
+    EXPECT_NE(message.find("CMS signature"), std::string::npos) << message;
+    EXPECT_NE(message.find("'nix-store --delete " + final + "'"), std::string::npos) << message;
+    EXPECT_NE(message.find("macho-signatures = warn"), std::string::npos) << message;
+
+    PathInfo info = runFixup(MachoSignatures::warn).at("out");
+    EXPECT_EQ(look(read(finalOf() / "bad\x1b[31m")).staleCodeSlots, (std::vector<uint32_t>{0}));
+    EXPECT_NE(
+        log().find("warning: the Mach-O file 'bad\\x1b[31m' of output 'out' is registered with a wrong"),
+        std::string::npos)
+        << log();
+}
+
+TEST_F(RegisterMachO, RefusesOrOnlyWarnsIfToldTo) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    write(scratchOf(), program(scratch));
+    std::string message = refusal(MachoSignatures::refuse);
+    EXPECT_NE(message.find("macho-signatures = refuse"), std::string::npos) << message;
+    runFixup(MachoSignatures::warn);
+    EXPECT_EQ(look(read(finalOf())).staleCodeSlots, (std::vector<uint32_t>{0}));
+    EXPECT_EQ(log().find("repaired"), std::string::npos) << log();
+}
+
+TEST_F(RegisterMachO, LeavesAloneWhatWasWrongBeforeAndCannotBeRepaired) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    test::ImageSpec spec;
+    spec.blobs[0x10000] = "CMS";
+    spec.directories[0].flags = 0;
+    test::Image image(spec);
+    std::string stale = image.bytes.replace(1000, 32, scratch.hashPart()); // and not signed again
+    write(scratchOf(), stale);
+    PathInfo info = runFixup().at("out");
+    EXPECT_EQ(read(finalOf()), replaceAll(stale, std::string(32, 'c'), std::string(32, 'a')));
+    EXPECT_NE(log().find("warning: the Mach-O file output 'out' had a wrong code signature before"),
+              std::string::npos)
+        << log();
+}
+
+TEST_F(RegisterMachO, AJailThatLiesIsFoundOutByTheSecondLook) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    std::string bytes = program(scratch);
+    write(scratchOf(), bytes);
+    jail::Request request;
+    request.patches = {{Patch::Place::contents, 1000, std::string(32, 'a')}};
+    jail::Answer lie;
+    lie.fixup.patches = {{test::Image().directories[0].slot(0), std::string(32, 'x')}};
+    lie.fixup.findings = {{MachoFinding::Kind::repaired, 0, "arm64", 0, 1, 0, "recomputed"}};
+    write(tmp_ / "lie", jail::encodeAnswer(lie));
+    write(tmp_ / "jail",
+          fmt::format("#!/bin/sh\nhead -c {} >/dev/null; cat {} >&0; exec {}\n",
+                      jail::encodeRequest(request).size(), (tmp_ / "lie").string(), realJail()));
+    chmod((tmp_ / "jail").c_str(), 0755);
+    jail_ = tmp_ / "jail";
+    std::string message = refusal();
+    EXPECT_NE(message.find("after the repair, the slot at byte"), std::string::npos) << message;
+}
+
+TEST_F(RegisterMachO, AJailThatWantsToPatchARewrittenPathIsRefused) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    write(scratchOf(), program(scratch));
+    jail::Answer lie;
+    lie.fixup.patches = {{1010, std::string(20, 'x')}};
+    write(tmp_ / "lie", jail::encodeAnswer(lie));
+    write(tmp_ / "jail", "#!/bin/sh\ncat " + (tmp_ / "lie").string() + " >&0; exec sleep 60\n");
+    chmod((tmp_ / "jail").c_str(), 0755);
+    jail_ = tmp_ / "jail";
+    expectError(ErrorKind::refused, [&] { runFixup(); });
+    EXPECT_FALSE(fs::exists(finalOf()));
+}
+
+TEST_F(RegisterMachO, NamesTheBundleWhoseSealARewriteBreaks) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    fs::path contents = scratchOf() / "A.app" / "Contents";
+    fs::create_directories(contents / "MacOS");
+    fs::create_directories(contents / "_CodeSignature");
+    write(contents / "_CodeSignature" / "CodeResources", "seal");
+    write(contents / "MacOS" / "A", program(scratch));
+    write(contents / "Info.plist", scratch.baseName());
+    runFixup();
+    EXPECT_NE(
+        log().find(
+            "warning: the seal of the bundle 'A.app' of output 'out' is broken: rewriting store paths has "
+            "changed 'A.app/Contents/Info.plist'"),
+        std::string::npos)
+        << log();
 }
 
 } // namespace

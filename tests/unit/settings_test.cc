@@ -86,6 +86,19 @@ TEST_F(SettingsTest, MalformedValuesAreErrorsWithTheirPlace) {
     expectBad("max-build-log-size", "9999999999T");
     expectBad("timeout", "K");
     expectBad("build-dir", "relative");
+    expectBad("macho-signatures", "maybe");
+    expectBad("macho-signatures", "");
+}
+
+TEST_F(SettingsTest, MachOSignaturesAreRepairedUnlessSomethingElseIsSaid) {
+    Settings settings;
+    EXPECT_EQ(settings.machoSignatures, MachoSignatures::repair);
+    applySetting(settings, "macho-signatures", "warn");
+    EXPECT_EQ(settings.machoSignatures, MachoSignatures::warn);
+    applySetting(settings, "macho-signatures", "refuse");
+    EXPECT_EQ(settings.machoSignatures, MachoSignatures::refuse);
+    applySetting(settings, "macho-signatures", "repair");
+    EXPECT_EQ(settings.machoSignatures, MachoSignatures::repair);
 }
 
 TEST_F(SettingsTest, AutoMeansProcessors) {
@@ -102,9 +115,9 @@ TEST_F(SettingsTest, UntrustedClientsMaySetLittle) {
     for (auto *name : {"timeout", "build-timeout", "max-silent-time", "connect-timeout"}) {
         EXPECT_TRUE(isSafeForUntrusted(name)) << name;
     }
-    for (auto *name :
-         {"sandbox", "sandbox-paths", "trusted-users", "post-build-hook", "build-dir", "substituters",
-          "require-sigs", "extra-sandbox-paths", "builders", "build-users-group", "secret-key-files"}) {
+    for (auto *name : {"sandbox", "sandbox-paths", "trusted-users", "post-build-hook", "build-dir",
+                       "substituters", "require-sigs", "extra-sandbox-paths", "builders", "build-users-group",
+                       "secret-key-files", "macho-signatures"}) {
         EXPECT_FALSE(isSafeForUntrusted(name)) << name;
     }
     EXPECT_TRUE(isFixedPerConnection("experimental-features"));

@@ -281,8 +281,18 @@ void BuildLog::finish() {
     if (std::optional<LogFile> file = std::exchange(file_, std::nullopt)) {
         file->finish();
     }
+    endOutput();
+}
+
+void BuildLog::endOutput() {
     splitter_.finish();
     activities_.clear();
+}
+
+void BuildLog::note(std::string_view line) {
+    if (file_) {
+        file_->write(std::string(line) + "\n");
+    }
 }
 
 void BuildLog::handleLine(std::string_view line) {

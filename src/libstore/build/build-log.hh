@@ -83,7 +83,11 @@ class BuildLog {
     BuildLog(Logger &logger, Activity &activity, std::optional<LogFile> file, size_t tailLength);
 
     void write(std::string_view bytes);
-    /// Ends the file and all activities the builder left open. May be called again.
+    /// The builder has ended: so do its last line and all activities that it left open. May be called again.
+    void endOutput();
+    /// A line of the daemon's own, for the file alone; after endOutput().
+    void note(std::string_view line);
+    /// Ends the file as well. May be called again.
     void finish();
 
     uint64_t size() const { return size_; }

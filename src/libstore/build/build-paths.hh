@@ -20,6 +20,8 @@ struct BuildContext {
     /// For `keep-failed`: who may read what is left. −1: nobody.
     uid_t clientUid = static_cast<uid_t>(-1);
     gid_t clientGid = static_cast<gid_t>(-1);
+    /// The client's process: one that is inside a build runs its builds on that build's slot. −1: not known.
+    pid_t clientPid = -1;
     /// Minor version of the worker protocol that the client speaks: failure messages are worded as the
     /// client's own generation of daemons does (until 34 as Nix 2.8, later as 2.34), since scripts look for
     /// them.

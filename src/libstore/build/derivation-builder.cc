@@ -86,6 +86,28 @@ class StoreLeftovers {
     StorePathSet paths_;
 };
 
+/// Keeps what the client is told of an output in the build's log, too.
+class NotingLogger : public Logger {
+  public:
+    NotingLogger(Logger &logger, BuildLog &log) : logger_(logger), log_(log) {}
+    void log(Verbosity level, std::string_view message) override {
+        log_.note(message);
+        logger_.log(level, message);
+    }
+    void startActivity(ActivityId id, Verbosity level, ActivityType type, std::string_view text,
+                       const LogFields &fields, ActivityId parent) override {
+        logger_.startActivity(id, level, type, text, fields, parent);
+    }
+    void stopActivity(ActivityId id) override { logger_.stopActivity(id); }
+    void result(ActivityId id, ResultType type, const LogFields &fields) override {
+        logger_.result(id, type, fields);
+    }
+
+  private:
+    Logger &logger_;
+    BuildLog &log_;
+};
+
 } // namespace
 
 // Members are destroyed in reverse order: first the processes end, then their files go, last the user is free
@@ -95,6 +117,7 @@ struct DerivationBuilder::Impl {
     LocalStore &store;
     const Settings &settings;
     const BuildPlan &plan;
+    const SlotLease &slot;
     BuildResult &result;
 
     bool sandboxed = true;
@@ -111,11 +134,13 @@ struct DerivationBuilder::Impl {
     std::optional<BuilderProcess> process;
     bool sawOutput = false;
 
-    Impl(BuildWorker &buildWorker, const BuildPlan &buildPlan, BuildResult &buildResult)
+    Impl(BuildWorker &buildWorker, const BuildPlan &buildPlan, const SlotLease &buildSlot,
+         BuildResult &buildResult)
         : worker(buildWorker),
           store(buildWorker.store),
           settings(buildWorker.context.settings),
           plan(buildPlan),
+          slot(buildSlot),
           result(buildResult) {}
 
     // ---- prepare
@@ -295,6 +320,7 @@ void DerivationBuilder::Impl::enter() {
     SandboxSpec spec = describeSandbox();
     result.startTime = time(nullptr);
     process.emplace(spawnSandbox(spec));
+    slot.setBuilder(process->pid());
 }
 
 void DerivationBuilder::Impl::showStart() {
@@ -433,7 +459,7 @@ void DerivationBuilder::Impl::drainLog() {
         struct pollfd state = {terminal.master.get(), POLLIN, 0};
         more = more && poll(&state, 1, 50) > 0;
     }
-    log->finish();
+    log->endOutput();
 }
 
 Clock::time_point DerivationBuilder::Impl::nextDeadline(Clock::time_point lastOutput) const {
@@ -566,7 +592,8 @@ Task<PathLocks> DerivationBuilder::Impl::lockComputed(const StorePathSet &paths)
 Task<OutputInfos> DerivationBuilder::Impl::registerAll() {
     RegistrationRequest request = registration();
     MachoJail jail(machoJailProgram());
-    MachoPageHashFixup fixup(store, worker.context.logger, request, settings.machoSignatures, jail);
+    NotingLogger logger(worker.context.logger, *log);
+    MachoPageHashFixup fixup(store, logger, request, settings.machoSignatures, jail);
     OutputRegistration outputs(store, worker.context.logger, request, fixup);
     inTime([&] { outputs.prepare(); });
     StorePathSet computed = outputs.pathsToLock();
@@ -686,8 +713,9 @@ void DerivationBuilder::Impl::keepDirectory() {
 
 // ---- all of it
 
-DerivationBuilder::DerivationBuilder(BuildWorker &worker, const BuildPlan &plan, BuildResult &result)
-    : impl_(std::make_unique<Impl>(worker, plan, result)) {}
+DerivationBuilder::DerivationBuilder(BuildWorker &worker, const BuildPlan &plan, const SlotLease &slot,
+                                     BuildResult &result)
+    : impl_(std::make_unique<Impl>(worker, plan, slot, result)) {}
 
 DerivationBuilder::~DerivationBuilder() = default;
 

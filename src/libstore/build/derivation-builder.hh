@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "libstore/build/build-plan.hh"
+#include "libstore/build/build-slots.hh"
 #include "libstore/build/event-loop.hh"
 #include "libstore/model/path-info.hh"
 
@@ -17,7 +18,7 @@ using OutputInfos = std::map<std::string, PathInfo>; ///< by output name
 class DerivationBuilder {
   public:
     /// All must outlive the builder. Times and processor time are written to `result` as they become known.
-    DerivationBuilder(BuildWorker &worker, const BuildPlan &plan, BuildResult &result);
+    DerivationBuilder(BuildWorker &worker, const BuildPlan &plan, const SlotLease &slot, BuildResult &result);
     ~DerivationBuilder();
 
     /// On return all outputs are valid: what is known of each, by name. Throws BuildFailure with what the

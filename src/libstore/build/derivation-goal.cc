@@ -489,11 +489,11 @@ Task<> DerivationGoal::buildLocally() {
     // With the locks held nobody else makes or needs these lock files' names.
     turn.locks.setDeletion(true);
     if (!tryFinishWithoutBuild()) {
-        co_await buildWithLocks();
+        co_await buildWithLocks(turn.permit.slot);
     }
 }
 
-Task<> DerivationGoal::buildWithLocks() {
+Task<> DerivationGoal::buildWithLocks(const SlotLease &slot) {
     worker_.counts.running++;
     worker_.showProgress();
     ScopeExit uncount([this] {
@@ -501,7 +501,7 @@ Task<> DerivationGoal::buildWithLocks() {
         worker_.counts.failed += result_.success() ? 0 : 1;
         worker_.showProgress();
     });
-    DerivationBuilder builder(worker_, *plan_, result_);
+    DerivationBuilder builder(worker_, *plan_, slot, result_);
     OutputInfos infos = co_await builder.run();
     std::map<std::string, StorePath> paths;
     for (const auto &[name, info] : infos) {

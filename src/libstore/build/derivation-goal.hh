@@ -6,6 +6,7 @@
 #include <string>
 
 #include "libstore/build/build-result.hh"
+#include "libstore/build/build-slots.hh"
 #include "libstore/build/event-loop.hh"
 #include "libstore/model/derivation.hh"
 #include "libstore/store/path-locks.hh"
@@ -63,7 +64,7 @@ class DerivationGoal {
     void checkSources();
     void checkPlatform() const;
     Task<> buildLocally();
-    Task<> buildWithLocks();
+    Task<> buildWithLocks(const SlotLease &slot);
     bool tryFinishWithoutBuild();
     void finish(BuildResult result);
 

@@ -52,6 +52,9 @@ class BuilderProcess {
     /// Kills what still runs and waits for its end.
     ~BuilderProcess();
 
+    /// From which every process of the build descends.
+    pid_t pid() const { return pid_; }
+
     /// Readable (data or end of file) when poll() may have something; non-blocking. For an event loop.
     int statusFd() const { return status_.get(); }
 

@@ -95,6 +95,12 @@ std::string describeEnd(int status) {
                 : fmt::format("ended with exit code {}", WEXITSTATUS(status));
 }
 
+/// An answer to another question is none to this one.
+bool fits(const jail::Answer &answer, jail::Kind kind) {
+    return kind == jail::Kind::fixup ? answer.stale.empty()
+                                     : answer.fixup.patches.empty() && answer.fixup.findings.empty();
+}
+
 /// Whether it has ended within a moment, with `status` then.
 bool hasEnded(pid_t pid, int &status) {
     for (int i = 0; i < 20; ++i) {
@@ -228,7 +234,7 @@ jail::Answer MachoJail::exchange(const jail::Request &request, int file) {
         refuse();
     }
     std::optional<jail::Answer> answer = jail::decodeAnswer(receive(header->bodySize), request.fileSize);
-    if (!answer) {
+    if (!answer || !fits(*answer, request.kind)) {
         refuse();
     }
     return std::move(*answer);

@@ -30,7 +30,9 @@ BuildWorker::BuildWorker(BuildContext &buildContext)
       jobs_(loop, std::max(buildContext.settings.maxJobs, 1u)),
       hasher_(store.dir(), store),
       realiseActivity_(buildContext.logger, Verbosity::error, ActivityType::realise, ""),
-      buildsActivity_(buildContext.logger, Verbosity::error, ActivityType::builds, "") {}
+      buildsActivity_(buildContext.logger, Verbosity::error, ActivityType::builds, "") {
+    slots_.setClient(buildContext.clientPid);
+}
 
 BuildWorker::~BuildWorker() = default;
 

@@ -69,12 +69,13 @@ std::string_view MachoDigest::of(const ByteRange &range) {
 std::string_view MachoDigest::piece(uint64_t offset, uint64_t size) {
     if (offset < buffered_.offset || offset >= buffered_.end()) {
         if (!buffer_) {
-            buffer_.reset(new char[bufferSize]);
+            capacity_ = std::min(bufferSize, file_.size());
+            buffer_.reset(new char[capacity_]);
         }
         uint64_t wanted = std::max(size, aheadEnd_ > offset ? aheadEnd_ - offset : 0);
         buffered_ = {}; // in case reading fails
-        file_.read(offset, buffer_.get(), std::min(wanted, bufferSize));
-        buffered_ = {offset, std::min(wanted, bufferSize)};
+        file_.read(offset, buffer_.get(), std::min(wanted, capacity_));
+        buffered_ = {offset, std::min(wanted, capacity_)};
     }
     uint64_t inside = offset - buffered_.offset;
     return {buffer_.get() + inside, std::min(size, buffered_.size - inside)};

@@ -32,6 +32,7 @@ class MachoDigest {
     size_t size_;
     evp_md_ctx_st *context_;
     std::unique_ptr<char[]> buffer_;
+    uint64_t capacity_ = 0;
     ByteRange buffered_;
     uint64_t aheadEnd_ = 0;
     unsigned char digest_[64];

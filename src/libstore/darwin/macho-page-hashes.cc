@@ -120,17 +120,23 @@ class DirectoryFixup {
         }
     }
 
-    /// A change may hit a slot itself, by whatever accident.
+    /// A change may hit a slot itself, by whatever accident: it gets back what it had, unless that was wrong.
     void fixChangedSlots() {
         for (const SlotRun &run : after_.slotsIn(changes_.ranges())) {
             for (int64_t slot = run.first; slot < run.end; ++slot) {
                 std::optional<ByteRange> subject = after_.subject(slot);
-                bool onlyItself = subject && changes_.any(after_.place(slot)) && !changes_.any(*subject);
-                if (onlyItself && before_.inUse(slot) && before_.isRight(slot, *subject)) {
-                    fix(slot);
+                bool onlyItself = changes_.any(after_.place(slot)) && !(subject && changes_.any(*subject));
+                if (onlyItself && !wasWrong(slot, subject)) {
+                    result_.patch(after_.place(slot), before_.stored(slot));
+                    result_.findSlot(Kind::repaired, slice_, directory_.slotType, slot, "recomputed");
                 }
             }
         }
+    }
+
+    bool wasWrong(int64_t slot, const std::optional<ByteRange> &subject) {
+        bool judged = subject && before_.inUse(slot) && !before_.subjectIsGuessed(slot);
+        return judged && !before_.isRight(slot, *subject);
     }
 
     /// The slot of an Info.plist may be about a file outside, though the program holds one too.

@@ -17,8 +17,11 @@
 // cs_blobs.h (xnu, osfmk/kern); there is no official specification of code signatures.
 //
 // Nothing here changes a file: bytes come in through MachoBytes, and patches and findings go out as plain
-// values. Every byte is untrusted: no shape of a file makes these functions crash, read outside of it, take
-// more than a few megabytes, or run longer than a bounded number of passes over its bytes.
+// values. Every byte is untrusted: no shape of a file makes these functions crash, read outside of it, or run
+// longer than a bounded number of passes over its bytes. Memory: a few megabytes, and what they return, which
+// grows with the number of slots (pages) that are changed or stale. The bounds on what a file may claim are
+// in macho-file.hh and code-signature.hh: 42 slices, 16384 load commands in 1 MiB, 64 blobs, 6
+// CodeDirectories, 256 special slots, identifiers of 4096 bytes; real files stay far below.
 
 namespace firn {
 
@@ -82,8 +85,12 @@ struct PageHashFixup {
 /// `before` and `after` are equally large and equal outside of `touched`; `after` is without the patches that
 /// are returned.
 ///
+/// A slot whose own bytes were changed gets back what it had, unless that was wrong. A change that leaves a
+/// well-formed signature malformed, or somewhere else, is unrepairable.
+///
 /// The time taken depends on the number of touched pages and on the size of the signature, not of the file.
-/// A file that is not Mach-O: no patches and no findings.
+/// A file that is not Mach-O: no patches and no findings. Throws std::invalid_argument if the sizes differ,
+/// and std::runtime_error if OpenSSL lacks a digest.
 PageHashFixup fixupPageHashes(const MachoBytes &before, const MachoBytes &after,
                               const std::vector<ByteRange> &touched);
 
@@ -132,12 +139,13 @@ struct MachoReport {
 };
 
 /// Looks at every slot of every CodeDirectory, or, with `within`, at those only over bytes in these ranges
-/// (ascending, not overlapping). Reads each byte once per distinct pair of hash type and page size.
+/// (ascending, not overlapping). Reads each byte once per CodeDirectory. An embedded Info.plist that slot −1
+/// does not fit is taken for another than the one that is meant: that slot is then external, not stale.
 MachoReport verifyPageHashes(const MachoBytes &file,
                              const std::optional<std::vector<ByteRange>> &within = std::nullopt);
 
 /// The patches that make every stale slot right, in every slice without CMS signature. What could not be
-/// repaired is among the findings.
+/// repaired is among the findings: staleBefore under a CMS signature, unrepairable where it cannot be judged.
 PageHashFixup repairAllPageHashes(const MachoBytes &file);
 
 } // namespace firn

@@ -26,6 +26,7 @@ BuildContext Connection::buildContext() {
                         .clientFd = clientFd_,
                         .clientUid = peer.uid,
                         .clientGid = peer.gid,
+                        .clientPid = peer.pid,
                         .clientMinor = minor};
 }
 

@@ -18,6 +18,7 @@ struct Peer {
     std::string userName; ///< empty: unknown (stdio)
     uid_t uid = static_cast<uid_t>(-1);
     gid_t gid = static_cast<gid_t>(-1);
+    pid_t pid = -1; ///< −1: unknown
     bool trusted = false;
 };
 

@@ -19,8 +19,9 @@ namespace {
 
 constexpr uint64_t derivationLimit = 64 * 1024 * 1024;
 
-/// Group-writable and sticky for the build users, as stock Nix makes it: they may create, but not delete.
-void giveToBuildUsers(const std::filesystem::path &store, const std::string &group, Logger &logger) {
+/// Group-writable and sticky for the build users, as stock Nix makes it, whoever made the directory: they may
+/// create, but not delete.
+void giveToBuildUsers(int dir, const std::filesystem::path &store, const std::string &group, Logger &logger) {
     if (geteuid() != 0 || group.empty()) {
         return;
     }
@@ -29,7 +30,13 @@ void giveToBuildUsers(const std::filesystem::path &store, const std::string &gro
         logger.warn(fmt::format("the group '{}' specified in 'build-users-group' does not exist", group));
         return;
     }
-    if (chown(store.c_str(), 0, entry->gr_gid) != 0 || chmod(store.c_str(), 01775) != 0) {
+    constexpr mode_t mode = 01775;
+    struct stat st;
+    bool known = fstat(dir, &st) == 0;
+    if (known && st.st_uid == 0 && st.st_gid == entry->gr_gid && (st.st_mode & 07777) == mode) {
+        return;
+    }
+    if (fchown(dir, 0, entry->gr_gid) != 0 || fchmod(dir, mode) != 0) {
         throwErrno("giving the store directory '{}' to the group '{}'", store.string(), group);
     }
 }
@@ -65,10 +72,10 @@ UniqueFd openStoreDirectory(const Locations &locations, const Settings &settings
     refuseSymlinks(store);
     if (!std::filesystem::exists(store)) {
         makeDirectories(store);
-        giveToBuildUsers(store, settings.buildUsersGroup, logger);
     }
     makeStateDirectories(locations.stateDir);
     auto fd = openDirectory(store);
+    giveToBuildUsers(fd.get(), store, settings.buildUsersGroup, logger);
     if (mkdirat(fd.get(), ".links", 0755) != 0 && errno != EEXIST) {
         throwErrno("creating directory '{}'", (store / ".links").string());
     }

@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include <fcntl.h>
+#include <libproc.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -57,6 +58,15 @@ bool allocateFile(int fd, uint64_t size) {
     return fcntl(fd, F_PREALLOCATE, &wanted) == 0 && ftruncate(fd, static_cast<off_t>(size)) == 0;
 }
 
+std::optional<pid_t> parentProcess(pid_t pid) {
+    proc_bsdinfo info;
+    if (proc_pidinfo(pid, PROC_PIDTBSDINFO, 0, &info, sizeof info) != static_cast<int>(sizeof info) ||
+        info.pbi_ppid == 0) {
+        return std::nullopt;
+    }
+    return static_cast<pid_t>(info.pbi_ppid);
+}
+
 UniqueFd makeUnixSocket() {
     UniqueFd fd(socket(AF_UNIX, SOCK_STREAM, 0));
     if (!fd) {
@@ -89,6 +99,10 @@ bool changeOwnerAt(int dir, const std::string &name, uid_t from, uid_t uid, gid_
         throwErrno("changing the owner of '{}'", escapeForDisplay(name));
     }
     return true;
+}
+
+struct timespec modificationTime(const struct stat &st) {
+    return st.st_mtimespec;
 }
 
 bool exchangeEntries(int dirA, const std::string &nameA, int dirB, const std::string &nameB) {

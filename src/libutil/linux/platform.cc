@@ -1,6 +1,8 @@
 #include "libutil/platform.hh"
 
+#include <charconv>
 #include <cstdio>
+#include <string_view>
 
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -41,6 +43,24 @@ bool allocateFile(int fd, uint64_t size) {
            ftruncate(fd, static_cast<off_t>(size)) == 0;
 }
 
+std::optional<pid_t> parentProcess(pid_t pid) {
+    UniqueFd fd(open(fmt::format("/proc/{}/stat", pid).c_str(), O_RDONLY | O_CLOEXEC));
+    char text[1024];
+    ssize_t size = fd ? read(fd.get(), text, sizeof text) : 0;
+    if (size <= 0) {
+        return std::nullopt;
+    }
+    // "pid (name) state parent …": the name may hold anything.
+    std::string_view line(text, static_cast<size_t>(size));
+    size_t afterName = line.rfind(')');
+    pid_t parent = 0;
+    if (afterName == line.npos || afterName + 4 > line.size()) {
+        return std::nullopt;
+    }
+    std::from_chars(line.data() + afterName + 4, line.data() + line.size(), parent);
+    return parent > 0 ? std::optional<pid_t>(parent) : std::nullopt;
+}
+
 UniqueFd makeUnixSocket() {
     UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     if (!fd) {
@@ -69,6 +89,10 @@ bool changeOwnerAt(int dir, const std::string &name, uid_t from, uid_t uid, gid_
         throwErrno("changing the owner of '{}'", escapeForDisplay(name));
     }
     return true;
+}
+
+struct timespec modificationTime(const struct stat &st) {
+    return st.st_mtim;
 }
 
 bool exchangeEntries(int dirA, const std::string &nameA, int dirB, const std::string &nameB) {

@@ -1,0 +1,172 @@
+#include "libstore/build/macho-jail-protocol.hh"
+
+#include <functional>
+
+#include <gtest/gtest.h>
+
+#include "unit/expect-error.hh"
+
+namespace firn::jail {
+namespace {
+
+constexpr uint64_t fileSize = 100000;
+
+std::string bodyOf(const std::string &message) {
+    std::optional<Header> header = decodeHeader(message.substr(0, headerSize));
+    EXPECT_TRUE(header);
+    EXPECT_EQ(header->bodySize, message.size() - headerSize);
+    return message.substr(headerSize);
+}
+
+Answer fullAnswer() {
+    MachoFinding finding{MachoFinding::Kind::repaired, 4096, "arm64", 0x1000, 3, -2, "recomputed"};
+    return {{{{5000, std::string(32, 'd')}, {5032, std::string(20, '\xff')}}, {finding, {}}},
+            {{4096, {5000, 32}}, {0, {99936, 64}}}};
+}
+
+std::optional<Answer> sent(const std::function<void(Answer &)> &change) {
+    Answer answer = fullAnswer();
+    change(answer);
+    return decodeAnswer(bodyOf(encodeAnswer(answer)), fileSize);
+}
+
+TEST(MachoJailProtocol, AnswersArriveAsTheyWereSent) {
+    auto answer = sent([](Answer &) {});
+    ASSERT_TRUE(answer);
+    Answer expected = fullAnswer();
+    EXPECT_EQ(answer->fixup.patches, expected.fixup.patches);
+    EXPECT_EQ(answer->stale, expected.stale);
+    ASSERT_EQ(answer->fixup.findings.size(), 2u);
+    const MachoFinding &finding = answer->fixup.findings[0];
+    EXPECT_EQ(finding.kind, MachoFinding::Kind::repaired);
+    EXPECT_EQ(finding.slice, 4096u);
+    EXPECT_EQ(finding.architecture, "arm64");
+    EXPECT_EQ(finding.directory, 0x1000u);
+    EXPECT_EQ(finding.count, 3u);
+    EXPECT_EQ(finding.firstSlot, -2);
+    EXPECT_EQ(finding.reason, "recomputed");
+    EXPECT_TRUE(decodeAnswer(bodyOf(encodeAnswer({})), 0));
+}
+
+TEST(MachoJailProtocol, RequestsArriveAsTheyWereSent) {
+    Request request;
+    request.kind = Kind::verify;
+    request.fileSize = fileSize;
+    request.patches = {{Patch::Place::contents, 7, std::string(32, 'a')}};
+    request.rules = {{std::string(32, 'a'), std::string(32, 'b')}};
+    request.ranges = {{1, 2}, {10, 20}};
+    request.claimsOnly = true;
+    std::string message = encodeRequest(request);
+    EXPECT_EQ(decodeHeader(message.substr(0, headerSize))->word, 2u);
+    auto got = decodeRequest(Kind::verify, bodyOf(message));
+    ASSERT_TRUE(got);
+    EXPECT_EQ(got->fileSize, fileSize);
+    ASSERT_EQ(got->patches.size(), 1u);
+    EXPECT_EQ(got->patches[0].offset, 7u);
+    EXPECT_EQ(got->patches[0].bytes, std::string(32, 'a'));
+    EXPECT_EQ(got->rules, request.rules);
+    EXPECT_EQ(got->ranges, request.ranges);
+    EXPECT_TRUE(got->claimsOnly);
+}
+
+TEST(MachoJailProtocol, PatchesOutsideTheFileAreRefused) {
+    EXPECT_FALSE(sent([](Answer &answer) { answer.fixup.patches[1].offset = fileSize - 19; }));
+    EXPECT_TRUE(sent([](Answer &answer) { answer.fixup.patches[1].offset = fileSize - 20; }));
+    EXPECT_FALSE(sent([](Answer &answer) { answer.fixup.patches[1].offset = UINT64_MAX - 3; }));
+    EXPECT_FALSE(decodeAnswer(bodyOf(encodeAnswer(fullAnswer())), 5051));
+}
+
+TEST(MachoJailProtocol, PatchesThatOverlapOrDescendAreRefused) {
+    EXPECT_FALSE(sent([](Answer &answer) { answer.fixup.patches[1].offset = 5031; }));
+    EXPECT_FALSE(sent([](Answer &answer) { answer.fixup.patches[1].offset = 0; }));
+}
+
+TEST(MachoJailProtocol, PatchesThatAreNoDigestsAreRefused) {
+    EXPECT_FALSE(sent([](Answer &answer) { answer.fixup.patches[1].bytes = std::string(65, 'x'); }));
+    EXPECT_TRUE(sent([](Answer &answer) { answer.fixup.patches[1].bytes = std::string(64, 'x'); }));
+    EXPECT_FALSE(sent([](Answer &answer) { answer.fixup.patches[1].bytes.clear(); }));
+}
+
+TEST(MachoJailProtocol, StaleSlotsThatCannotBeAreRefused) {
+    EXPECT_FALSE(sent([](Answer &answer) { answer.stale[1].range.offset = fileSize; }));
+    EXPECT_FALSE(sent([](Answer &answer) { answer.stale[0].range.size = 65; }));
+    EXPECT_FALSE(sent([](Answer &answer) { answer.stale[0].range.size = 0; }));
+    EXPECT_FALSE(sent([](Answer &answer) { answer.stale[0].slice = 5001; }));
+    EXPECT_FALSE(sent([](Answer &answer) { std::swap(answer.stale[0], answer.stale[1]); }));
+}
+
+TEST(MachoJailProtocol, FindingsOfUnknownKindOrPlaceAreRefused) {
+    using FindingKind = MachoFinding::Kind;
+    EXPECT_FALSE(sent([](Answer &answer) { answer.fixup.findings[0].kind = static_cast<FindingKind>(5); }));
+    EXPECT_FALSE(sent([](Answer &answer) { answer.fixup.findings[0].slice = fileSize + 1; }));
+}
+
+TEST(MachoJailProtocol, TextsAreCutAndMadePlainOnTheirWay) {
+    auto answer = sent([](Answer &answer) {
+        answer.fixup.findings[0].reason = "\x1b[31m" + std::string(2 * maxReason, 'r');
+        answer.fixup.findings[0].architecture = std::string(2 * maxArchitecture, 'a');
+    });
+    ASSERT_TRUE(answer);
+    EXPECT_EQ(answer->fixup.findings[0].reason.substr(0, 6), "?[31mr");
+    EXPECT_EQ(answer->fixup.findings[0].reason.size(), maxReason);
+    EXPECT_EQ(answer->fixup.findings[0].architecture.size(), maxArchitecture);
+}
+
+TEST(MachoJailProtocol, TextsThatAreNotPlainAreRefused) {
+    std::string body = bodyOf(encodeAnswer(fullAnswer()));
+    size_t place = body.find("recomputed");
+    ASSERT_NE(place, std::string::npos);
+    body[place] = '\n';
+    EXPECT_FALSE(decodeAnswer(body, fileSize));
+    body[place] = '\x80';
+    EXPECT_FALSE(decodeAnswer(body, fileSize));
+}
+
+TEST(MachoJailProtocol, EveryCutAndEveryFurtherByteIsNoticed) {
+    std::string body = bodyOf(encodeAnswer(fullAnswer()));
+    for (size_t size = 0; size < body.size(); ++size) {
+        EXPECT_FALSE(decodeAnswer(body.substr(0, size), fileSize)) << size;
+    }
+    EXPECT_FALSE(decodeAnswer(body + '\0', fileSize));
+    Request request;
+    request.ranges = {};
+    std::string bytes = bodyOf(encodeRequest(request));
+    for (size_t size = 0; size < bytes.size(); ++size) {
+        EXPECT_FALSE(decodeRequest(Kind::fixup, bytes.substr(0, size))) << size;
+    }
+    EXPECT_FALSE(decodeRequest(Kind::fixup, bytes + '\0'));
+}
+
+TEST(MachoJailProtocol, HugeCountsTakeNoMemory) {
+    std::string body(3 * sizeof(uint32_t), '\0');
+    for (size_t count = 0; count < 3; ++count) {
+        std::string huge = body;
+        huge.replace(4 * count, 4, "\xff\xff\xff\xff");
+        EXPECT_FALSE(decodeAnswer(huge, UINT64_MAX)) << count;
+    }
+    EXPECT_TRUE(decodeAnswer(body, fileSize));
+}
+
+TEST(MachoJailProtocol, MoreFindingsThanAreTakenAreNotSent) {
+    Answer answer;
+    answer.fixup.findings.resize(maxFindings + 1);
+    expectError(ErrorKind::badInput, [&] { encodeAnswer(answer); });
+}
+
+TEST(MachoJailProtocol, HeadersOfAnotherProtocolAreRefused) {
+    std::string header = encodeHeader({7, 12345678901});
+    EXPECT_EQ(decodeHeader(header)->word, 7u);
+    EXPECT_EQ(decodeHeader(header)->bodySize, 12345678901u);
+    header[0] = 'x';
+    EXPECT_FALSE(decodeHeader(header));
+    EXPECT_FALSE(decodeHeader(""));
+}
+
+TEST(MachoJailProtocol, TheRoomForAnAnswerIsBoundByTheFileAndAltogether) {
+    EXPECT_LT(maxAnswerBody(0), 32u << 20);
+    EXPECT_GT(maxAnswerBody(1 << 30), maxAnswerBody(1 << 20));
+    EXPECT_EQ(maxAnswerBody(UINT64_MAX), 256u << 20);
+}
+
+} // namespace
+} // namespace firn::jail
