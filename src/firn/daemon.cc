@@ -50,7 +50,6 @@ void serveSocket(int socket, const DaemonOptions &options, const Locations &loca
             fmt::format("user '{}' is not allowed to connect to the Nix daemon", decision.peer.userName));
         return;
     }
-    decision.peer.pid = credentials.pid;
     decision.peer.trusted = options.forceTrust.value_or(decision.peer.trusted);
     logger.log(Verbosity::info,
                fmt::format("accepted connection from pid {}, user {}{}", credentials.pid,

@@ -50,7 +50,12 @@ PeerDecision decideAboutPeer(const PeerCredentials &credentials, const Settings 
     bool isBuildUser =
         !settings.buildUsersGroup.empty() && groupName(credentials.gid) == settings.buildUsersGroup;
     bool allowed = !isBuildUser && (trusted || matchesUserList(settings.allowedUsers, user, groups));
-    return {Peer{user, credentials.uid, credentials.gid, trusted}, allowed};
+    Peer peer{.userName = user,
+              .uid = credentials.uid,
+              .gid = credentials.gid,
+              .pid = credentials.pid,
+              .trusted = trusted};
+    return {peer, allowed};
 }
 
 } // namespace firn

@@ -445,8 +445,8 @@ void mergeRepairs(NewOutput &output, std::vector<FilePatches> repairs) {
     }
 }
 
-void repairOutputs(const Context &context, const Decision &decision, OutputRepair &repair,
-                   NewOutputs &outputs) {
+void fixupMachoPageHashes(const Context &context, const Decision &decision, OutputRepair &repair,
+                          NewOutputs &outputs) {
     for (NewOutput &output : outputs) {
         if (!output.changes.empty()) {
             mergeRepairs(output, repair.repair(rewriteOf(context, decision, output)));
@@ -751,7 +751,7 @@ void OutputRegistration::Impl::prepare() {
     Infos adopted;
     adoptValid(context, decision, outputs, adopted);
     // It is known which bytes will be in the store.
-    repairOutputs(context, decision, repair, outputs);
+    fixupMachoPageHashes(context, decision, repair, outputs);
     apply(context, decision.rewrites, outputs);
     verify(context, decision, repair, outputs);
     hash(context, outputs);
