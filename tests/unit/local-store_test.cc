@@ -422,6 +422,7 @@ TEST_F(LocalStoreTest, RealisationsAreSharedWithStock) {
     EXPECT_EQ(found->dependentRealisations, realisation.dependentRealisations);
     EXPECT_THROW(open().registerRealisation({realisation.id, a, {}, {}}, CheckSignatures::no), Error);
     EXPECT_THROW(open().registerRealisation({dependency.id, a, {}, {}}, CheckSignatures::yes), Error);
+    EXPECT_EQ(readFile(root / "var/db/ca-schema"), "3");
     stock("nix-store --extra-experimental-features ca-derivations --verify");
     store.reset();
     open().collectGarbage({});

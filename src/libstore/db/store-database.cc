@@ -81,6 +81,7 @@ create index if not exists IndexRealisationsRefsOnOutputPath on Realisations(out
 insert or ignore into SchemaMigrations values ('20220326-ca-derivations');
 )";
 
+constexpr int realisationsVersionMade = 3;
 constexpr int realisationsVersionKnown = 4;
 
 std::string joinWords(const std::set<std::string> &words) {
@@ -273,6 +274,10 @@ void StoreDatabase::Impl::openRealisations(const std::filesystem::path &director
             transaction.commit();
         });
         realisations = true;
+    }
+    if (create && version == 0) {
+        // Else Nix 2.8 would make the tables itself, and wait for everybody to leave the database.
+        writeFile(directory / "ca-schema", std::to_string(realisationsVersionMade));
     }
 }
 

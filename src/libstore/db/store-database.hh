@@ -20,9 +20,9 @@
 // database open and exclusively by whoever upgrades its schema.
 //
 // Realisations (which path a content-addressed output turned out to be) are in tables of their own, which
-// stock Nix makes only where `ca-derivations` is enabled. Their versions up to 4 are in the file
-// `db/ca-schema` (3 is Nix 2.8's); newer Nixes, 2.34 among them, note in the table `SchemaMigrations` what
-// they made instead, and so is done here. Both forms have the same columns.
+// stock Nix makes only where `ca-derivations` is enabled. Nix 2.8 has their version in the file
+// `db/ca-schema` (3), which 2.34 does not look at: it notes in the table `SchemaMigrations` what it made. The
+// columns are the same. Made here is 2.34's form, with 2.8's file beside it, so that both can go on.
 
 namespace firn {
 
