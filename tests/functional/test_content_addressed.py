@@ -11,9 +11,8 @@ import os
 import re
 from pathlib import Path
 
-import pytest
-
 import protocol
+import pytest
 
 BASE32 = "0123456789abcdfghijklmnpqrsvwxyz"
 CA = '{ __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; }'
@@ -332,3 +331,44 @@ def test_the_same_paths_as_of_stock_nix_without_a_daemon(ca):
         ca.conf["build-hook"] = ""
     assert ca.direct("nix-build", "--no-out-link", file, client=ca.client).ok().path == path
     assert {p for p in ca.valid_paths() if not p.endswith(".drv")} == {p for p in paths if not p.endswith(".drv")}
+
+
+@pytest.fixture
+def dynamic(ca):
+    features = ca.conf["experimental-features"] + " dynamic-derivations git-hashing"
+    ca.conf["experimental-features"] = ca.client_conf["experimental-features"] = features
+    return ca
+
+
+@pytest.mark.needs_client("2.30")
+@pytest.mark.skipif(old_rule(), reason="stock 2.8 does not know text outputs")
+def test_text_outputs_may_have_references(dynamic):
+    text = '{ __contentAddressed = true; outputHashMode = "text"; outputHashAlgo = "sha256"; }'
+    a, path = map(Path, dynamic.build(f'let a = sh "a" "echo a > $out" {CA}; in [ a (sh "t" "echo ${{a}} > $out" {text}) ]').ok().lines)
+    assert references(dynamic, path) == {str(a)}
+    assert content_address(dynamic, path).startswith("text:sha256:")
+    digest = hashlib.sha256(f"{a}\n".encode()).hexdigest()
+    inner = f"text:{a}:sha256:{digest}:{dynamic.store}:t"
+    assert path.name == f"{base32(fold(hashlib.sha256(inner.encode()).digest()))}-t"
+
+
+@pytest.mark.needs_client("2.30")
+@pytest.mark.skipif(old_rule(), reason="stock 2.8 does not know text outputs")
+def test_a_fixed_text_output_has_the_path_that_its_text_promises(dynamic):
+    digest = hashlib.sha256(b"text\n").hexdigest()
+    assert dynamic.text(f'fixed "t" "text" "{digest}" "echo text > $out" {{}}') == "text\n"
+    expected = base32(fold(hashlib.sha256(f"text:sha256:{digest}:{dynamic.store}:t".encode()).digest()))
+    assert dynamic.is_valid(f"{dynamic.store}/{expected}-t")
+
+
+@pytest.mark.needs_client("2.30")
+@pytest.mark.allow_left("store")
+@pytest.mark.firn_only("stock 2.34 can do these")
+def test_git_hashes_and_dynamic_derivations_are_refused_by_name(dynamic):
+    git = '{ __contentAddressed = true; outputHashMode = "git"; outputHashAlgo = "sha1"; }'
+    dynamic.build(f'sh "g" "echo g > $out" {git}').fails().says("git hashes are not supported")
+    text = '__contentAddressed = true; outputHashMode = "text"; outputHashAlgo = "sha256";'
+    inner = 'inner = sh "inner" "echo inner > $out" {};'
+    making = 'making = sh "inner.drv" "cp $src $out" { src = builtins.unsafeDiscardOutputDependency inner.drvPath; PATH = "/bin:/usr/bin"; %s };' % text
+    user = 'sh "user" "cat ${builtins.outputOf making.outPath "out"} > $out" {}'
+    dynamic.build(f'let {inner} {making} in {user}').fails().says("dynamic derivations are unsupported")
