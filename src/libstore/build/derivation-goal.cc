@@ -189,6 +189,12 @@ void DerivationGoal::loadDerivation() {
     }
     kind_ = derivationKind(*derivation_);
     requireFeaturesFor(worker_.context.settings, *derivation_);
+    // Before anything is looked up under its hash, which does not tell such inputs apart.
+    if (std::ranges::any_of(derivation_->inputDerivations,
+                            [](const auto &input) { return !input.second.dynamic.empty(); })) {
+        throw Error(ErrorKind::unsupported, "cannot build '{}': dynamic derivations are unsupported for now",
+                    store.dir().print(drvPath_));
+    }
     if (kind_ == DerivationKind::impure || keepsRealisations()) {
         ids_ = worker_.outputIds(*derivation_);
     }
@@ -278,11 +284,6 @@ Task<> DerivationGoal::buildInputs() {
     inputs_ = inputs;
     inputs->pending = plan_->derivation.inputDerivations.size();
     for (const auto &[path, input] : plan_->derivation.inputDerivations) {
-        if (!input.dynamic.empty()) {
-            throw Error(ErrorKind::unsupported,
-                        "cannot build '{}': dynamic derivations are unsupported for now",
-                        worker_.store.dir().print(drvPath_));
-        }
         worker_.loop.spawn([&worker = worker_, inputs, path = path, wanted = input.outputs] {
             return buildInput(worker, inputs, path, wanted);
         });
