@@ -284,11 +284,21 @@ def test_passwords_are_not_kept_with_a_failed_build(world, server):
 
 
 @pytest.mark.firn_only("stock 2.8 downloads for any derivation where there is no sandbox")
-def test_only_a_fixed_output_may_download(world, server):
+def test_other_outputs_may_not_download(world, server):
     world.conf["sandbox"] = "false"
     expression = f'derivation {{ name = "x"; system = "builtin"; builder = "builtin:fetchurl"; url = "{server.serve("/data")}"; }}'
-    world.build(expression).fails().says("must be a fixed-output derivation")
+    world.build(expression).fails().says("must be a fixed-output")
     assert server.times("/data") == 0
+
+
+@pytest.mark.needs_client("2.30")
+def test_an_impure_derivation_may_download(confined, server):
+    features = "nix-command ca-derivations impure-derivations"
+    confined.conf["experimental-features"] = confined.client_conf["experimental-features"] = features
+    expression = f"""derivation {{ name = "i"; system = "builtin"; builder = "builtin:fetchurl"; url = "{server.serve("/data")}";
+      __impure = true; outputHashMode = "flat"; outputHashAlgo = "sha256"; }}"""
+    result = confined.run("nix", "build", "--no-link", "--print-out-paths", "-f", confined.nix(expression)).ok()
+    assert Path(result.path).read_bytes() == DATA
 
 
 def test_attributes_are_no_environment(confined, server):

@@ -60,8 +60,13 @@ TEST(BuiltinBuilder, refusesUnknownNames) {
     EXPECT_FALSE(refuseBuiltin(derivationFor("builtin:unpack-channel", false)));
 }
 
-TEST(BuiltinBuilder, downloadsOnlyForFixedOutputs) {
-    EXPECT_TRUE(refuseBuiltin(derivationFor("builtin:fetchurl", false)));
+TEST(BuiltinBuilder, downloadsOnlyForFixedAndImpureOutputs) {
+    BasicDerivation drv = derivationFor("builtin:fetchurl", false);
+    EXPECT_TRUE(refuseBuiltin(drv));
+    drv.outputs = {{"out", FloatingOutput{{ContentMethod::nar, HashAlgorithm::sha256}}}};
+    EXPECT_TRUE(refuseBuiltin(drv));
+    drv.outputs = {{"out", ImpureOutput{{ContentMethod::nar, HashAlgorithm::sha256}}}};
+    EXPECT_FALSE(refuseBuiltin(drv));
 }
 
 TEST(BuiltinBuilder, needsAnOutputOfTheUsualName) {

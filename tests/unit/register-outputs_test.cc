@@ -133,6 +133,23 @@ class RegisterOutputs : public testing::Test {
         request_.outputs.insert_or_assign("out", ScratchOutput{path, path});
     }
 
+    StorePath addFloating(const std::string &name, const std::string &method, char digit) {
+        StorePath scratch(std::string(32, digit) + "-" + outputPathName("thing", name));
+        derivation_.outputs.insert_or_assign(name, FloatingOutput{ContentAddressMethod::parse(method)});
+        request_.outputs.insert_or_assign(name, ScratchOutput{scratch, std::nullopt});
+        return scratch;
+    }
+
+    /// Another store takes it for what its path says.
+    void expectVerified(const PathInfo &info) {
+        expectHashed(info);
+        EXPECT_TRUE(info.isContentAddressed(store_.dir()));
+        StringSink nar;
+        store_.narFromPath(info.path, nar);
+        StringSource source(nar.text);
+        store_.addNar(info, source, Repair::yes, CheckSignatures::yes);
+    }
+
     fs::path scratchOf(const std::string &name = "out") {
         fs::path dir = request_.scratchDir == store_.storeFd() ? tmp_ / "store" : tmp_ / "scratch";
         return dir / request_.outputs.at(name).scratchPath.baseName();
@@ -503,6 +520,69 @@ TEST_F(RegisterOutputs, RefusesAFlatOutputThatIsNoPlainFile) {
     EXPECT_NE(failure().find("should be a non-executable regular file"), std::string::npos);
 }
 
+// ---- floating outputs
+
+TEST_F(RegisterOutputs, PutsAFloatingOutputWhereItsContentsSay) {
+    StorePath used = store_.addText("used", "text", {}).path;
+    request_.possibleReferences = {used};
+    addFloating("out", "r:sha256", 'c');
+    write(scratchOf(), used.baseName());
+    PathInfo info = run().at("out");
+    StringSink nar;
+    dumpNarOfString(used.baseName(), nar);
+    ContentAddress address{ContentMethod::nar, hashString(HashAlgorithm::sha256, nar.text)};
+    EXPECT_EQ(info.contentAddress, address);
+    EXPECT_EQ(info.path, makeContentAddressedPath(store_.dir(), "thing", address, {{used}, false}));
+    expectHashed(info);
+}
+
+TEST_F(RegisterOutputs, GivesTheSamePathWhateverTheScratchPathWas) {
+    std::set<StorePath> paths;
+    for (char digit : {'c', 'd', 'z'}) {
+        StorePath scratch = addFloating("out", "r:sha256", digit);
+        fs::create_directory(scratchOf());
+        write(scratchOf() / "self", "at " + scratch.baseName());
+        write(scratchOf() / ("name-" + std::string(scratch.hashPart())), "x");
+        fs::create_symlink(store_.dir().print(scratch), scratchOf() / "link");
+        PathInfo info = run().at("out");
+        paths.insert(info.path);
+        EXPECT_EQ(info.references, StorePathSet{info.path});
+        expectVerified(info);
+        EXPECT_FALSE(fs::exists(scratchOf()));
+    }
+    EXPECT_EQ(paths.size(), 1u);
+}
+
+TEST_F(RegisterOutputs, AgreesWithItsFilesWhenThereAreMoreOccurrencesThanAreKept) {
+    StorePath scratch = addFloating("out", "r:sha256", 'c');
+    StorePath dev = addFloating("dev", "r:sha256", 'd');
+    std::string text;
+    while (text.size() < 4 * 1024 * 1024) {
+        text += scratch.baseName() + dev.baseName();
+    }
+    write(scratchOf(), text);
+    write(scratchOf("dev"), "dev");
+    std::map<std::string, PathInfo> infos = run();
+    expectVerified(infos.at("out"));
+    EXPECT_EQ(infos.at("out").references, (StorePathSet{infos.at("out").path, infos.at("dev").path}));
+}
+
+TEST_F(RegisterOutputs, RefusesAnOutputWhoseEntriesChangeTheirOrderWithItsPath) {
+    StorePath scratch = addFloating("out", "r:sha256", '0');
+    fs::create_directory(scratchOf());
+    write(scratchOf() / std::string(scratch.hashPart()), "x");
+    for (char digit : std::string("0123456789abcdfghijklmnpqrsvwxyz")) {
+        write(scratchOf() / (std::string(1, digit) + std::string(31, '0') + "-"), "x");
+    }
+    EXPECT_NE(failure().find("whose order changes"), std::string::npos);
+}
+
+TEST_F(RegisterOutputs, RefusesAFlatFloatingOutputThatNamesAPath) {
+    StorePath scratch = addFloating("out", "sha256", 'c');
+    write(scratchOf(), scratch.baseName());
+    EXPECT_NE(failure().find("cannot have a content address"), std::string::npos);
+}
+
 TEST_F(RegisterOutputs, RefusesReferencesInAFixedOutput) {
     StorePath used = store_.addText("used", "text", {}).path;
     request_.possibleReferences = {used};
@@ -730,12 +810,21 @@ TEST_F(RegisterOutputs, RefusesRepairsThatAreNoneOfTheirBusiness) {
     EXPECT_FALSE(fs::exists(finalOf()));
 }
 
-TEST_F(RegisterOutputs, RefusesOutputsWhosePathIsNotKnown) {
-    addOutput("out", 'a');
-    derivation_.outputs.insert_or_assign("out", FloatingOutput{{ContentMethod::nar, HashAlgorithm::sha256}});
-    request_.outputs.at("out").finalPath.reset();
-    write(scratchOf(), "x");
-    expectError(ErrorKind::unsupported, [&] { run(); });
+TEST_F(RegisterOutputs, RefusesRepairsThatTheAddressOfAFloatingOutputDoesNotKnowOf) {
+    StorePath scratch = addFloating("out", "r:sha256", 'c');
+    fs::create_directory(scratchOf());
+    write(scratchOf() / "program", scratch.baseName());
+    auto answer = [](int, const std::string &, const std::vector<FilePatches> &) {
+        return std::vector<FilePatches>{{"program", {{Patch::Place::contents, 33, "x"}}, false}};
+    };
+    try {
+        run(answer);
+        ADD_FAILURE() << "it did not fail";
+    } catch (const BuildFailure &failure) {
+        EXPECT_EQ(failure.status(), BuildResult::Status::outputRejected);
+        EXPECT_NE(failure.message().find("Mach-O file 'program' of output 'out'"), std::string::npos);
+    }
+    EXPECT_TRUE(namesIn(tmp_ / "store").empty());
 }
 
 TEST_F(RegisterOutputs, LooksAgainAtOutputsThatWereRewrittenAndAtNoOthers) {

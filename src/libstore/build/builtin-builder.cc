@@ -194,9 +194,9 @@ std::optional<std::string> refuseBuiltin(const BasicDerivation &derivation) {
         return fmt::format("'{}' makes an output called 'out', and the derivation has none",
                            derivation.builder);
     }
-    // The network, and passwords for it, are for those whose result is known before.
-    if (name == "fetchurl" && !derivation.isFixedOutput()) {
-        return "'builtin:fetchurl' must be a fixed-output derivation";
+    // The network, and passwords for it, are for those whose result is checked, or taken as it comes.
+    if (name == "fetchurl" && !derivation.mayUseNetwork()) {
+        return "'builtin:fetchurl' must be a fixed-output or impure derivation";
     }
     return std::nullopt;
 }

@@ -24,6 +24,7 @@
 #include "libstore/build/scratch-store.hh"
 #include "libstore/build/worker.hh"
 #include "libstore/model/structured-attributes.hh"
+#include "libstore/store/path-locks.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 #include "libutil/interrupt.hh"
@@ -43,11 +44,12 @@ unsigned coresFor(const Settings &settings) {
     return settings.cores > 0 ? settings.cores : std::max(std::thread::hardware_concurrency(), 1u);
 }
 
-/// Where an output is made when its own path is taken: unsandboxed builders share the store with everybody.
-StorePath fallbackPath(const StoreDir &store, const StorePath &drvPath, const std::string &output,
-                       const StorePath &final) {
+/// Where an output is made whose path is not known yet, or is taken: unsandboxed builders share the store
+/// with everybody.
+StorePath fallbackPath(const StoreDir &store, const BuildPlan &plan, const std::string &output) {
     Hash zero(HashAlgorithm::sha256);
-    return store.makePath("rewrite:" + drvPath.baseName() + ":name:" + output, zero, final.name());
+    return store.makePath("rewrite:" + plan.drvPath.baseName() + ":name:" + output, zero,
+                          outputPathName(plan.derivation.name, output));
 }
 
 bool isScarce(int fd) {
@@ -179,8 +181,10 @@ struct DerivationBuilder::Impl {
     void checkResult(const BuilderResult &ended);
     [[noreturn]] void fail(Status status, const std::string &reason);
     RegistrationRequest registration() const;
-    std::map<std::string, PathInfo> registerInTime();
-    void registerAll();
+    template<typename Work>
+    auto inTime(Work work);
+    Task<PathLocks> lockComputed(const StorePathSet &paths);
+    Task<OutputInfos> registerAll();
 
     // ---- leave
     void leave(bool failed);
@@ -248,7 +252,7 @@ bool DerivationBuilder::Impl::decideSandbox() const {
     case SandboxMode::disabled:
         return false;
     case SandboxMode::relaxed:
-        return !plan.derivation.isFixedOutput() && !plan.options.noChroot;
+        return !plan.derivation.mayUseNetwork() && !plan.options.noChroot;
     case SandboxMode::enabled:
         break;
     }
@@ -260,11 +264,11 @@ bool DerivationBuilder::Impl::decideSandbox() const {
     return true;
 }
 
-/// In a sandbox the final path can always be used: its store directory is its own.
+/// In a sandbox a final path that is known can always be used: its store directory is its own.
 void DerivationBuilder::Impl::chooseScratchPaths() {
     for (const auto &[name, output] : plan.outputs) {
-        bool taken = !sandboxed && (output.valid || store.isValidPath(output.path));
-        StorePath scratch = taken ? fallbackPath(store.dir(), plan.drvPath, name, output.path) : output.path;
+        bool usable = output.promised && (sandboxed || (!output.valid && !store.isValidPath(*output.path)));
+        StorePath scratch = usable ? *output.path : fallbackPath(store.dir(), plan, name);
         scratchPaths.emplace(name, scratch);
         if (!sandboxed) {
             store.addTempRoot(scratch);
@@ -390,7 +394,7 @@ SandboxSpec DerivationBuilder::Impl::describeSandbox() {
     spec.allowNewPrivileges = settings.allowNewPrivileges;
     if (sandboxed) {
         spec.scratchStore = scratchStore->fd();
-        spec.network = plan.derivation.isFixedOutput() ? Network::host : Network::isolated;
+        spec.network = plan.derivation.mayUseNetwork() ? Network::host : Network::isolated;
         spec.kvm = settings.systemFeatures.contains("kvm") && access("/dev/kvm", F_OK) == 0;
         spec.devShmSize = settings.sandboxDevShmSize;
         addInputs(spec);
@@ -590,7 +594,7 @@ void DerivationBuilder::Impl::checkResult(const BuilderResult &ended) {
 void DerivationBuilder::Impl::fail(Status status, const std::string &reason) {
     bool diskFull = isScarce(store.storeFd()) || isScarce(directory->fd());
     // What depends on the network or on space may work another time.
-    if (status == Status::permanentFailure && (diskFull || plan.derivation.isFixedOutput())) {
+    if (status == Status::permanentFailure && (diskFull || plan.derivation.mayUseNetwork())) {
         status = Status::transientFailure;
     }
     std::vector<StorePath> outputs = plan.outputPaths();
@@ -608,13 +612,16 @@ RegistrationRequest DerivationBuilder::Impl::registration() const {
                                 .scratchDir = sandboxed ? scratchStore->fd() : store.storeFd(),
                                 .possibleReferences = plan.inputClosure,
                                 .builderUid = builderUid(),
-                                .copyFixedOutputs = plan.derivation.isFixedOutput(),
+                                .copyFixedOutputs = !sandboxed || plan.derivation.mayUseNetwork(),
                                 .copyAllOutputs = !sandboxed && user.has_value(),
                                 .mode = plan.mode,
                                 .keepFailedCheck = settings.keepFailed,
                                 .url = {}};
     for (const auto &[name, output] : plan.outputs) {
-        request.outputs.emplace(name, ScratchOutput{scratchPaths.at(name), output.path});
+        ScratchOutput scratch{scratchPaths.at(name), std::nullopt};
+        bool stays = output.valid && plan.mode == BuildMode::normal;
+        (output.promised || stays ? scratch.finalPath : scratch.recordedPath) = output.path;
+        request.outputs.emplace(name, scratch);
     }
     for (const char *attribute : {"url", "urls"}) {
         auto found = plan.derivation.env.find(attribute);
@@ -626,21 +633,41 @@ RegistrationRequest DerivationBuilder::Impl::registration() const {
 }
 
 /// Reading what the builder left may take as long as it likes to make it, by a file with large holes.
-std::map<std::string, PathInfo> DerivationBuilder::Impl::registerInTime() {
-    RegistrationRequest request = registration();
-    MachoJail jail(machoJailProgram());
-    NotingLogger logger(worker.context.logger, *log);
-    MachoPageHashFixup fixup(store, logger, request, settings.machoSignatures, jail);
+template<typename Work>
+auto DerivationBuilder::Impl::inTime(Work work) {
     try {
         WorkDeadline deadline(after(started, settings.timeout));
-        return registerOutputs(store, worker.context.logger, request, fixup);
+        return work();
     } catch (const DeadlinePassed &) {
         throw BuildFailure(Status::timedOut, timeoutMessage());
     }
 }
 
-void DerivationBuilder::Impl::registerAll() {
-    std::map<std::string, PathInfo> infos = registerInTime();
+/// Whoever has them makes the same paths, in a build of ours perhaps: the loop must go on meanwhile. They are
+/// held by nobody who waits for a slot, so that this may be done on one.
+Task<PathLocks> DerivationBuilder::Impl::lockComputed(const StorePathSet &paths) {
+    std::set<std::string> names = lockNames(paths);
+    for (Clock::duration pause = firstUserPoll;;
+         pause = std::min<Clock::duration>(pause * 2, longestUserPoll)) {
+        if (std::optional<PathLocks> locks = PathLocks::tryLock(store.storeFd(), names)) {
+            locks->setDeletion(true);
+            co_return std::move(*locks);
+        }
+        Clock::time_point deadline = Clock::now() + pause;
+        co_await worker.loop.sleepUntil(deadline);
+    }
+}
+
+Task<OutputInfos> DerivationBuilder::Impl::registerAll() {
+    RegistrationRequest request = registration();
+    MachoJail jail(machoJailProgram());
+    NotingLogger logger(worker.context.logger, *log);
+    MachoPageHashFixup fixup(store, logger, request, settings.machoSignatures, jail);
+    OutputRegistration outputs(store, worker.context.logger, request, fixup);
+    inTime([&] { outputs.prepare(); });
+    StorePathSet computed = outputs.pathsToLock();
+    PathLocks locks = co_await lockComputed(computed);
+    OutputInfos infos = inTime([&] { return outputs.finish(); });
     for (const auto &[name, info] : infos) {
         leftovers->forget(info.path);
     }
@@ -650,6 +677,7 @@ void DerivationBuilder::Impl::registerAll() {
             store.optimisePath(info.path);
         }
     }
+    co_return infos;
 }
 
 // ---- leave
@@ -777,7 +805,8 @@ DerivationBuilder::DerivationBuilder(BuildWorker &worker, const BuildPlan &plan,
 
 DerivationBuilder::~DerivationBuilder() = default;
 
-Task<> DerivationBuilder::run() {
+Task<OutputInfos> DerivationBuilder::run() {
+    OutputInfos infos;
     try {
         co_await impl_->leaseUser();
         impl_->prepare();
@@ -786,13 +815,14 @@ Task<> DerivationBuilder::run() {
         impl_->checkResult(ended);
         impl_->endStragglers();
         // From here on nothing of the build runs.
-        impl_->registerAll();
+        infos = co_await impl_->registerAll();
     } catch (const Error &error) {
         bool interrupted = error.kind() == ErrorKind::interrupted;
         impl_->leave(/*failed=*/!interrupted);
         throw;
     }
     impl_->leave(/*failed=*/false);
+    co_return infos;
 }
 
 } // namespace firn

@@ -6,13 +6,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "libstore/build/output-address.hh"
 #include "libstore/build/output-checks.hh"
 #include "libstore/build/output-copy.hh"
 #include "libstore/build/output-nar.hh"
 #include "libstore/build/output-placement.hh"
 #include "libstore/build/output-scan.hh"
 #include "libstore/build/output-tree.hh"
+#include "libstore/build/patched-nar.hh"
 #include "libstore/model/derivation-options.hh"
+#include "libstore/store/path-locks.hh"
 #include "libutil/files.hh"
 
 // What a builder leaves is only a claim. Between it and a row in the database stand the phases below; each
@@ -48,7 +51,8 @@ struct ScanTargets {
 
 /// Final paths of all outputs of the request, by scratch path; and what that means for the bytes.
 struct Decision {
-    std::map<std::string, StorePath> finalPaths; ///< by output name
+    std::map<std::string, StorePath> finalPaths;     ///< by output name
+    std::map<std::string, ContentAddress> addresses; ///< of floating outputs, by output name
     std::map<StorePath, StorePath> finalByScratch;
     Rewrites rewrites;
 };
@@ -57,6 +61,7 @@ struct Context {
     LocalStore &store;
     Logger &logger;
     const RegistrationRequest &request;
+    DerivationOptions options = readDerivationOptions(*request.derivation);
     std::string drv = store.dir().print(request.drvPath); ///< for messages
     bool scratchInStore = isSameDirectory(request.scratchDir, store.storeFd());
 
@@ -159,6 +164,17 @@ bool pathPromisesContent(const NewOutput &output) {
            !std::holds_alternative<DeferredOutput>(*output.specification);
 }
 
+/// Of an output whose path follows from what it holds.
+std::optional<ContentAddressMethod> floatingMethod(const NewOutput &output) {
+    if (const auto *floating = std::get_if<FloatingOutput>(output.specification)) {
+        return floating->method;
+    }
+    if (const auto *impure = std::get_if<ImpureOutput>(output.specification)) {
+        return impure->method;
+    }
+    return std::nullopt;
+}
+
 ScanOptions scanOptions(const Context &context, const ScanTargets &targets, const NewOutput &output) {
     ScanOptions options;
     options.parts = &targets.parts;
@@ -166,12 +182,9 @@ ScanOptions scanOptions(const Context &context, const ScanTargets &targets, cons
     options.renewFiles =
         context.request.copyAllOutputs || (context.request.copyFixedOutputs && pathPromisesContent(output));
     if (const auto *fixed = std::get_if<FixedOutput>(output.specification)) {
-        HashAlgorithm algorithm = fixed->address.hash.algorithm();
-        if (fixed->address.method == ContentMethod::flat) {
-            options.contentsHash = algorithm;
-        } else if (algorithm != HashAlgorithm::sha256) {
-            options.archiveHash = algorithm;
-        }
+        askForContentHash(options, {fixed->address.method, fixed->address.hash.algorithm()});
+    } else if (auto method = floatingMethod(output)) {
+        askForContentHash(options, *method);
     }
     return options;
 }
@@ -254,18 +267,6 @@ NewOutputs order(const Context &context, const ScanTargets &targets, NewOutputs 
 
 // ---- decide
 
-/// An input-addressed or fixed output's path is known. A content-addressed one's will be computed here, from
-/// the archive with its self-references blanked; those it refers to come before it.
-StorePath decideFinalPath(const Context &context, const std::string &name, const ScratchOutput &output) {
-    if (output.finalPath) {
-        return *output.finalPath;
-    }
-    throw Error(ErrorKind::unsupported,
-                "output '{}' of '{}' is content-addressed or not known beforehand: Firn cannot register such "
-                "outputs yet",
-                name, context.drv);
-}
-
 std::vector<Patch> patchesFor(const std::vector<PartHit> &hits, Patch::Place place,
                               const Rewrites &rewrites) {
     std::vector<Patch> patches;
@@ -297,22 +298,114 @@ Rewrites rewritesFor(const ScanTargets &targets, const std::map<StorePath, Store
     return rewrites;
 }
 
+void learn(Decision &decision, const std::string &name, const ScratchOutput &output, const StorePath &path) {
+    decision.finalPaths.emplace(name, path);
+    decision.finalByScratch.emplace(output.scratchPath, path);
+}
+
+StorePathSet finalReferences(const ScanTargets &targets, const Decision &decision, const ScanResult &scan) {
+    StorePathSet references;
+    for (size_t part = 0; part < targets.paths.size(); ++part) {
+        if (scan.found[part]) {
+            auto found = decision.finalByScratch.find(targets.paths[part]);
+            references.insert(found == decision.finalByScratch.end() ? targets.paths[part] : found->second);
+        }
+    }
+    return references;
+}
+
+bool discardsReferences(const Context &context, const std::string &outputName) {
+    auto discard = context.options.unsafeDiscardReferences.find(outputName);
+    return discard != context.options.unsafeDiscardReferences.end() && discard->second;
+}
+
+void requirePlainFile(const Context &context, const NewOutput &output, ContentMethod method) {
+    const OutputNode &root = output.tree.root();
+    if (root.type != OutputNode::Type::regular || root.executable) {
+        reject(fmt::format("output path '{}' should be a non-executable regular file since recursive hashing "
+                           "is not enabled (outputHashMode={})",
+                           context.print(output.scratch->scratchPath),
+                           method == ContentMethod::text ? "text" : "flat"));
+    }
+}
+
+/// Paths of inputs stay, those of other outputs are decided by now.
+References referencesForAddress(const Context &context, const ScanTargets &targets, const Decision &decision,
+                                const NewOutput &output) {
+    References references;
+    if (!discardsReferences(context, output.name)) {
+        references.others = finalReferences(targets, decision, output.scan);
+        references.self = references.others.erase(output.scratch->scratchPath) > 0;
+    }
+    return references;
+}
+
+StorePath addressedPath(const Context &context, const NewOutput &output, const ContentAddress &address,
+                        const References &references) {
+    std::string name = outputPathName(context.request.derivation->name, output.name);
+    try {
+        return makeContentAddressedPath(context.store.dir(), name, address, references);
+    } catch (const Error &error) {
+        if (error.kind() != ErrorKind::badInput) {
+            throw;
+        }
+        reject(fmt::format("output '{}' of '{}' cannot have a content address: {}", output.name, context.drv,
+                           error.message()));
+    }
+}
+
+/// The path of a floating output. What an earlier build recorded by the older rule is as good as by the newer
+/// one.
+void decideAddress(const Context &context, const ScanTargets &targets, const NewOutput &output,
+                   const ContentAddressMethod &method, Decision &decision) {
+    if (method.method == ContentMethod::flat || method.method == ContentMethod::text) {
+        requirePlainFile(context, output, method.method);
+    }
+    Rewrites rewrites = rewritesFor(targets, decision.finalByScratch);
+    std::vector<NodePatches> changes = changesFor(output.scan, rewrites);
+    ModuloHashes hashes = hashFloatingContent({context.request.scratchDir, output.tree, output.scan, changes,
+                                               rewrites, std::string(output.scratch->scratchPath.hashPart())},
+                                              method);
+    References references = referencesForAddress(context, targets, decision, output);
+    ContentAddress address{method.method, hashes.zeros};
+    StorePath path = addressedPath(context, output, address, references);
+    if (output.scratch->recordedPath && path != *output.scratch->recordedPath) {
+        ContentAddress older{method.method, hashes.zerosThenOffsets};
+        if (addressedPath(context, output, older, references) == *output.scratch->recordedPath) {
+            address = older;
+            path = *output.scratch->recordedPath;
+        }
+    }
+    learn(decision, output.name, *output.scratch, path);
+    decision.addresses.emplace(output.name, address);
+    context.store.addTempRoot(path);
+    Rewrites final = rewritesFor(targets, decision.finalByScratch);
+    if (!sameEntryOrder(output.tree, changes, changesFor(output.scan, final))) {
+        reject(fmt::format("output '{}' of '{}' has its own path in the names of files, whose order changes "
+                           "with it: such an output cannot have a content address",
+                           output.name, context.drv));
+    }
+}
+
 /// From here on it is known which bytes will be in the store.
 Decision decide(const Context &context, const ScanTargets &targets, NewOutputs &outputs) {
     Decision decision;
-    auto learn = [&](const std::string &name) {
-        const ScratchOutput &output = context.request.outputs.at(name);
-        StorePath path = decideFinalPath(context, name, output);
-        decision.finalPaths.emplace(name, path);
-        decision.finalByScratch.emplace(output.scratchPath, path);
-    };
-    for (const NewOutput &output : outputs) {
-        learn(output.name);
-    }
     for (const auto &[name, output] : context.request.outputs) {
-        if (!decision.finalPaths.contains(name)) {
-            learn(name);
+        if (output.finalPath) {
+            learn(decision, name, output, *output.finalPath);
         }
+    }
+    // Each comes after those it refers to.
+    for (const NewOutput &output : outputs) {
+        if (output.scratch->finalPath) {
+            continue;
+        }
+        std::optional<ContentAddressMethod> method = floatingMethod(output);
+        if (!method) {
+            throw Error(ErrorKind::bug, "the path of output '{}' of '{}' is not known", output.name,
+                        context.drv);
+        }
+        decideAddress(context, targets, output, *method, decision);
     }
     decision.rewrites = rewritesFor(targets, decision.finalByScratch);
     for (NewOutput &output : outputs) {
@@ -352,11 +445,29 @@ void mergeRepairs(NewOutput &output, std::vector<FilePatches> repairs) {
     }
 }
 
+/// The address was computed from the page hashes as they are: nobody could verify it with others.
+void requireNoRepairs(const Context &context, const Decision &decision, const NewOutput &output,
+                      const std::vector<FilePatches> &repairs) {
+    if (!decision.addresses.contains(output.name) || repairs.empty()) {
+        return;
+    }
+    std::string file = repairs.front().path.empty() ? "" : quoteForDisplay(repairs.front().path) + " of ";
+    reject(
+        fmt::format("the code signature of the Mach-O file {}output '{}' of '{}' cannot stay valid: it is "
+                    "over store paths that are rewritten, and the output's own path is computed from its "
+                    "content, page hashes among it, which is not supported yet. Sign what does not name "
+                    "its own output or another of the same build, or set 'macho-signatures = warn' to have "
+                    "it registered with a wrong signature",
+                    file, output.name, context.drv));
+}
+
 void fixupMachoPageHashes(const Context &context, const Decision &decision, OutputRepair &repair,
                           NewOutputs &outputs) {
     for (NewOutput &output : outputs) {
         if (!output.changes.empty()) {
-            mergeRepairs(output, repair.repair(rewriteOf(context, decision, output)));
+            std::vector<FilePatches> repairs = repair.repair(rewriteOf(context, decision, output));
+            requireNoRepairs(context, decision, output, repairs);
+            mergeRepairs(output, std::move(repairs));
         }
     }
 }
@@ -418,19 +529,8 @@ void hash(const Context &context, NewOutputs &outputs) {
     }
 }
 
-StorePathSet finalReferences(const ScanTargets &targets, const Decision &decision, const ScanResult &scan) {
-    StorePathSet references;
-    for (size_t part = 0; part < targets.paths.size(); ++part) {
-        if (scan.found[part]) {
-            auto found = decision.finalByScratch.find(targets.paths[part]);
-            references.insert(found == decision.finalByScratch.end() ? targets.paths[part] : found->second);
-        }
-    }
-    return references;
-}
-
 PathInfo describe(const Context &context, const ScanTargets &targets, const Decision &decision,
-                  const NewOutput &output, bool discardReferences) {
+                  const NewOutput &output) {
     PathInfo info{.path = decision.finalPaths.at(output.name),
                   .narHash = output.nar.hash,
                   .narSize = output.nar.size,
@@ -440,22 +540,22 @@ PathInfo describe(const Context &context, const ScanTargets &targets, const Deci
                   .ultimate = true,
                   .signatures = {},
                   .contentAddress = {}};
-    if (!discardReferences) {
+    if (!discardsReferences(context, output.name)) {
         info.references = finalReferences(targets, decision, output.scan);
     }
     if (const auto *fixed = std::get_if<FixedOutput>(output.specification)) {
         info.contentAddress = fixed->address;
+    } else if (auto found = decision.addresses.find(output.name); found != decision.addresses.end()) {
+        info.contentAddress = found->second;
     }
     return info;
 }
 
 Infos describeAll(const Context &context, const ScanTargets &targets, const Decision &decision,
-                  const NewOutputs &outputs, const DerivationOptions &options) {
+                  const NewOutputs &outputs) {
     Infos infos;
     for (const NewOutput &output : outputs) {
-        auto discard = options.unsafeDiscardReferences.find(output.name);
-        bool discardReferences = discard != options.unsafeDiscardReferences.end() && discard->second;
-        infos.emplace(output.name, describe(context, targets, decision, output, discardReferences));
+        infos.emplace(output.name, describe(context, targets, decision, output));
     }
     return infos;
 }
@@ -463,15 +563,10 @@ Infos describeAll(const Context &context, const ScanTargets &targets, const Deci
 // ---- check
 
 Hash fixedOutputHash(const Context &context, const NewOutput &output, ContentMethod method) {
-    const OutputNode &root = output.tree.root();
     switch (method) {
     case ContentMethod::flat:
-        if (root.type != OutputNode::Type::regular || root.executable) {
-            reject(fmt::format(
-                "output path '{}' should be a non-executable regular file since recursive hashing "
-                "is not enabled (outputHashMode=flat)",
-                context.print(output.scratch->scratchPath)));
-        }
+    case ContentMethod::text:
+        requirePlainFile(context, output, method);
         return *output.scan.contentsHash;
     case ContentMethod::nar:
         return output.scan.archiveHash ? *output.scan.archiveHash : output.nar.hash;
@@ -515,14 +610,13 @@ std::map<std::string, StorePath> allOutputPaths(const Context &context, const De
     return paths;
 }
 
-void check(const Context &context, const Decision &decision, const DerivationOptions &options,
-           const NewOutputs &outputs, const Infos &infos) {
+void check(const Context &context, const Decision &decision, const NewOutputs &outputs, const Infos &infos) {
     for (const NewOutput &output : outputs) {
         checkFixedOutput(context, output, infos.at(output.name));
     }
     std::map<std::string, StorePath> paths = allOutputPaths(context, decision);
     auto readInfo = [&](const StorePath &path) { return context.store.queryPathInfo(path); };
-    checkOutputs({context.store.dir(), options, paths, readInfo}, infos);
+    checkOutputs({context.store.dir(), context.options, paths, readInfo}, infos);
 }
 
 /// Leaves the differing output as "<path>.check" and returns that.
@@ -562,7 +656,7 @@ Infos compareWithValid(const Context &context, const NewOutputs &outputs, const 
     std::optional<std::string> difference;
     for (const NewOutput &output : outputs) {
         const PathInfo &info = made.at(output.name);
-        auto valid = context.store.tryQueryPathInfo(info.path);
+        auto valid = context.store.tryQueryPathInfo(output.scratch->recordedPath.value_or(info.path));
         if (!valid) {
             continue;
         }
@@ -635,36 +729,106 @@ void removeScratch(const Context &context) {
     }
 }
 
+/// Outputs whose computed path is valid already hold the same, whoever made them.
+void adoptValid(const Context &context, const Decision &decision, NewOutputs &outputs, Infos &adopted) {
+    if (context.request.mode != BuildMode::normal) {
+        return;
+    }
+    std::erase_if(outputs, [&](const NewOutput &output) {
+        auto valid = decision.addresses.contains(output.name)
+                         ? context.store.tryQueryPathInfo(decision.finalPaths.at(output.name))
+                         : std::nullopt;
+        if (valid) {
+            adopted.emplace(output.name, *valid);
+        }
+        return valid.has_value();
+    });
+}
+
 } // namespace
 
-std::map<std::string, PathInfo> registerOutputs(LocalStore &store, Logger &logger,
-                                                const RegistrationRequest &request, OutputRepair &repair) {
-    Context context{store, logger, request};
-    DerivationOptions options = readDerivationOptions(*request.derivation);
+struct OutputRegistration::Impl {
+    Context context;
+    OutputRepair &repair;
+    Infos alreadyValid{}, made{};
+    NewOutputs outputs{};
+    Decision decision{};
 
-    Infos alreadyValid = alreadyValidOutputs(context);
-    NewOutputs outputs = collect(context, alreadyValid);
+    void prepare();
+    Infos finish();
+};
+
+void OutputRegistration::Impl::prepare() {
+    alreadyValid = alreadyValidOutputs(context);
+    outputs = collect(context, alreadyValid);
     // Everything is canonical and ours.
     ScanTargets targets = scanTargets(context);
     scan(context, targets, outputs);
     outputs = order(context, targets, std::move(outputs));
-    Decision decision = decide(context, targets, outputs);
+    decision = decide(context, targets, outputs);
+    Infos adopted;
+    adoptValid(context, decision, outputs, adopted);
     // It is known which bytes will be in the store.
     fixupMachoPageHashes(context, decision, repair, outputs);
     apply(context, decision.rewrites, outputs);
     verify(context, decision, repair, outputs);
     hash(context, outputs);
     // They are on disk, and their hashes known.
-    Infos infos = describeAll(context, targets, decision, outputs, options);
-    check(context, decision, options, outputs, infos);
-    if (request.mode == BuildMode::check) {
-        infos = compareWithValid(context, outputs, infos);
-    } else {
-        registerAll(context, outputs, infos);
+    made = describeAll(context, targets, decision, outputs);
+    Infos all = made;
+    all.insert(adopted.begin(), adopted.end());
+    check(context, decision, outputs, all);
+    alreadyValid.merge(adopted);
+}
+
+Infos OutputRegistration::Impl::finish() {
+    // Somebody else may have made the same meanwhile.
+    adoptValid(context, decision, outputs, alreadyValid);
+    for (const auto &[name, info] : alreadyValid) {
+        made.erase(name);
+    }
+    if (context.request.mode == BuildMode::check) {
+        made = compareWithValid(context, outputs, made);
+    } else if (!outputs.empty()) {
+        registerAll(context, outputs, made);
     }
     removeScratch(context);
-    infos.merge(alreadyValid);
-    return infos;
+    made.merge(alreadyValid);
+    return std::move(made);
+}
+
+OutputRegistration::OutputRegistration(LocalStore &store, Logger &logger, const RegistrationRequest &request,
+                                       OutputRepair &repair)
+    : impl_(new Impl{{store, logger, request}, repair}) {}
+
+OutputRegistration::~OutputRegistration() = default;
+
+void OutputRegistration::prepare() {
+    impl_->prepare();
+}
+
+StorePathSet OutputRegistration::pathsToLock() const {
+    StorePathSet paths;
+    for (const NewOutput &output : impl_->outputs) {
+        bool isMade = impl_->context.request.mode != BuildMode::check;
+        if (isMade && impl_->decision.addresses.contains(output.name)) {
+            paths.insert(impl_->decision.finalPaths.at(output.name));
+        }
+    }
+    return paths;
+}
+
+std::map<std::string, PathInfo> OutputRegistration::finish() {
+    return impl_->finish();
+}
+
+std::map<std::string, PathInfo> registerOutputs(LocalStore &store, Logger &logger,
+                                                const RegistrationRequest &request, OutputRepair &repair) {
+    OutputRegistration registration(store, logger, request, repair);
+    registration.prepare();
+    PathLocks locks = PathLocks::lock(store.storeFd(), lockNames(registration.pathsToLock()));
+    locks.setDeletion(true);
+    return registration.finish();
 }
 
 } // namespace firn

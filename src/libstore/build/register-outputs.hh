@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,8 +17,12 @@ namespace firn {
 
 /// One output as the builder left it.
 struct ScratchOutput {
-    StorePath scratchPath;              ///< path the builder was told (its text may occur in the contents)
-    std::optional<StorePath> finalPath; ///< where it will be, where known beforehand
+    StorePath scratchPath; ///< path the builder was told (its text may occur in the contents)
+    /// Where it will be, where that is known beforehand; or, of a floating output that is valid already and
+    /// is not wanted anew, where it is.
+    std::optional<StorePath> finalPath;
+    /// For a check of a floating output: where an earlier build of it came to lie.
+    std::optional<StorePath> recordedPath{};
 };
 
 struct RegistrationRequest {
@@ -77,11 +82,32 @@ class OutputRepair {
 /// and their infos are returned by name. On failure the store is as it was, the scratch outputs are left for
 /// the caller to keep or to remove, and an Error is thrown (BuildFailure with a status).
 ///
-/// The caller holds the locks of the final paths, has made them and the scratch paths temporary roots, and
-/// has seen every process of the build die.
+/// The caller holds the locks of the final paths that are known beforehand, has made them and the scratch
+/// paths temporary roots, and has seen every process of the build die. Final paths that are computed here
+/// become temporary roots here; one that is valid already is used as it is.
 ///
 /// normal: outputs that are valid already stay as they are; check: all are compared with the valid ones,
 /// which are returned, and nothing changes; repair: all take the place of what is there.
+class OutputRegistration {
+  public:
+    /// All must outlive it.
+    OutputRegistration(LocalStore &store, Logger &logger, const RegistrationRequest &request,
+                       OutputRepair &repair);
+    ~OutputRegistration();
+
+    /// All phases but the last: nothing changes outside the scratch directory.
+    void prepare();
+    /// Final paths that were computed and are about to be made: their locks must be held from before
+    /// finish() on.
+    StorePathSet pathsToLock() const;
+    std::map<std::string, PathInfo> finish();
+
+  private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+/// All of it, waiting for locks.
 std::map<std::string, PathInfo> registerOutputs(LocalStore &store, Logger &logger,
                                                 const RegistrationRequest &request, OutputRepair &repair);
 
