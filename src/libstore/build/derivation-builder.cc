@@ -12,10 +12,12 @@
 #include "libstore/build/build-log.hh"
 #include "libstore/build/build-users.hh"
 #include "libstore/build/builder-environment.hh"
+#include "libstore/build/diff-hook.hh"
 #include "libstore/build/exported-references.hh"
 #include "libstore/build/failure-message.hh"
 #include "libstore/build/fixup-macho-page-hashes.hh"
 #include "libstore/build/helper-program.hh"
+#include "libstore/build/output-check.hh"
 #include "libstore/build/output-placement.hh"
 #include "libstore/build/pseudo-terminal.hh"
 #include "libstore/build/register-outputs.hh"
@@ -130,6 +132,7 @@ struct DerivationBuilder::Impl {
     std::optional<BuildLog> log;
     std::optional<BuilderProcess> process;
     bool sawOutput = false;
+    CheckReport report; ///< under check, once compared
 
     Impl(BuildWorker &buildWorker, const BuildPlan &buildPlan, BuildResult &buildResult)
         : worker(buildWorker),
@@ -144,6 +147,7 @@ struct DerivationBuilder::Impl {
     bool decideSandbox() const;
     uid_t builderUid() const { return user ? user->uid() : geteuid(); }
     void chooseScratchPaths();
+    void tellOfRewrites();
     void removeStaleOutputs();
     BuilderEnvironmentInput environmentInput();
     void writeFiles();
@@ -172,6 +176,9 @@ struct DerivationBuilder::Impl {
     RegistrationRequest registration() const;
     std::map<std::string, PathInfo> registerInTime();
     void registerAll();
+    std::exception_ptr registerOrDiffer();
+    bool wantsDiffHook() const { return settings.runDiffHook && !settings.diffHook.empty(); }
+    Task<> runDiffHooks();
 
     // ---- leave
     void leave(bool failed);
@@ -207,6 +214,7 @@ void DerivationBuilder::Impl::prepare() {
     std::optional<gid_t> group = user ? std::optional(user->gid()) : std::nullopt;
     leftovers.emplace(store);
     chooseScratchPaths();
+    tellOfRewrites();
     removeStaleOutputs();
     if (sandboxed) {
         scratchStore.emplace(store.storeFd(), plan.drvPath, group);
@@ -247,6 +255,24 @@ void DerivationBuilder::Impl::chooseScratchPaths() {
             store.addTempRoot(scratch);
             leftovers->add(scratch);
         }
+    }
+}
+
+/// Whoever wonders later why a file was changed finds the reason here.
+void DerivationBuilder::Impl::tellOfRewrites() {
+    std::string taken;
+    for (const auto &[name, scratch] : scratchPaths) {
+        if (scratch != plan.outputs.at(name).path) {
+            taken += fmt::format("{}'{}'", taken.empty() ? "" : ", ",
+                                 store.dir().print(plan.outputs.at(name).path));
+        }
+    }
+    if (!taken.empty()) {
+        worker.context.logger.log(
+            Verbosity::notice,
+            fmt::format("note: '{}' is built without a sandbox while {} exists already: that is built at "
+                        "another path, and rewritten to its own wherever it occurs in the outputs",
+                        store.dir().print(plan.drvPath), taken));
     }
 }
 
@@ -538,7 +564,7 @@ RegistrationRequest DerivationBuilder::Impl::registration() const {
                                 .copyFixedOutputs = plan.derivation.isFixedOutput(),
                                 .copyAllOutputs = !sandboxed && user.has_value(),
                                 .mode = plan.mode,
-                                .keepFailedCheck = settings.keepFailed,
+                                .judge = nullptr,
                                 .url = {}};
     for (const auto &[name, output] : plan.outputs) {
         request.outputs.emplace(name, ScratchOutput{scratchPaths.at(name), output.path});
@@ -558,6 +584,12 @@ std::map<std::string, PathInfo> DerivationBuilder::Impl::registerInTime() {
     MachoJail jail(machoJailProgram());
     NotingLogger logger(worker.context.logger, *log);
     MachoPageHashFixup fixup(store, logger, request, settings.machoSignatures, jail);
+    OutputCheckOptions options{settings.keepFailed, wantsDiffHook(), {}};
+    if (settings.useBuildersLog) {
+        options.reportFile = checkReportPath(store, plan.drvPath);
+    }
+    OutputCheck check(store, logger, plan.drvPath, jail, options, report);
+    request.judge = &check;
     try {
         WorkDeadline deadline(after(started, settings.timeout));
         return registerOutputs(store, worker.context.logger, request, fixup);
@@ -575,6 +607,40 @@ void DerivationBuilder::Impl::registerAll() {
     if (settings.autoOptimiseStore && plan.mode != BuildMode::check) {
         for (const auto &[name, info] : infos) {
             store.optimisePath(info.path);
+        }
+    }
+}
+
+/// The failure of a check of which hooks are to be told first.
+std::exception_ptr DerivationBuilder::Impl::registerOrDiffer() {
+    std::exception_ptr difference;
+    try {
+        registerAll();
+        return nullptr;
+    } catch (const BuildFailure &failure) {
+        if (report.deterministic()) {
+            throw;
+        }
+        log->note(failure.message());
+        difference = std::current_exception();
+    }
+    for (const OutputReport &output : report.outputs) {
+        if (!output.kept.empty() && !settings.keepFailed) {
+            leftovers->add(keptCheckPath(output.path));
+        }
+    }
+    return difference;
+}
+
+/// One after the other, for every output that differs.
+Task<> DerivationBuilder::Impl::runDiffHooks() {
+    DiffHookContext context{worker.loop, worker.context.logger, *log,
+                            settings,    store.dir(),           user ? &*user : nullptr};
+    for (const OutputReport &output : report.outputs) {
+        if (wantsDiffHook() && !output.kept.empty()) {
+            DiffHookCall call{store.dir().print(output.path), output.kept, store.dir().print(plan.drvPath),
+                              directory->path().string()};
+            co_await runDiffHook(context, call);
         }
     }
 }
@@ -695,7 +761,10 @@ Task<> DerivationBuilder::run() {
         impl_->checkResult(ended);
         impl_->endStragglers();
         // From here on nothing of the build runs.
-        impl_->registerAll();
+        if (std::exception_ptr difference = impl_->registerOrDiffer()) {
+            co_await impl_->runDiffHooks();
+            std::rethrow_exception(difference);
+        }
     } catch (const Error &error) {
         bool interrupted = error.kind() == ErrorKind::interrupted;
         impl_->leave(/*failed=*/!interrupted);

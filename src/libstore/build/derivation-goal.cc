@@ -340,11 +340,14 @@ Task<> DerivationGoal::buildWithLocks() {
         worker_.counts.failed += result_.success() ? 0 : 1;
         worker_.showProgress();
     });
-    DerivationBuilder builder(worker_, *plan_, result_);
-    co_await builder.run();
+    uint64_t rounds = mode_ == BuildMode::check ? 1 + uint64_t{worker_.context.settings.checkRepeat} : 1;
+    for (uint64_t round = 0; round < rounds; ++round) {
+        DerivationBuilder builder(worker_, *plan_, result_);
+        co_await builder.run();
+        result_.timesBuilt = round + 1;
+    }
     worker_.counts.done++;
     result_.status = Status::built;
-    result_.timesBuilt = 1;
 }
 
 } // namespace firn

@@ -20,6 +20,8 @@ struct ScratchOutput {
     std::optional<StorePath> finalPath; ///< where it will be, where known beforehand
 };
 
+class OutputJudge;
+
 struct RegistrationRequest {
     const Derivation *derivation = nullptr; ///< or BasicDerivation's content with no input derivations
     StorePath drvPath;
@@ -39,7 +41,7 @@ struct RegistrationRequest {
     /// links to an inode that somebody can still write to would carry the change into other store paths.
     bool copyAllOutputs = false;
     BuildMode mode = BuildMode::normal;
-    bool keepFailedCheck = false; ///< keep-failed with check: leave the differing tree as "<path>.check"
+    OutputJudge *judge = nullptr; ///< needed for check, unused otherwise
     /// For fixed outputs: what the builder was to fetch, shown when the hash is wrong. May be empty.
     std::string url;
 };
@@ -72,6 +74,24 @@ class OutputRepair {
     virtual void verify(const OutputRewrite &output) = 0;
 };
 
+/// An output that was built once more.
+struct CheckedOutput {
+    const std::string &outputName;
+    const PathInfo &valid; ///< what is registered
+    const PathInfo &made;  ///< what it would be registered as now
+    int dir;               ///< holds the new tree's root
+    const OutputTree &tree;
+    const std::vector<NodePatches> &changes; ///< what the daemon has changed in the new tree
+};
+
+/// What becomes of a check.
+class OutputJudge {
+  public:
+    virtual ~OutputJudge() = default;
+    /// May move the new trees away. Throws BuildFailure(notDeterministic) where outputs differ.
+    virtual void judge(const std::vector<CheckedOutput> &outputs) = 0;
+};
+
 /// Collect, scan, order, decide, repair, apply, verify, hash, check, register: see doc/architecture.md. On
 /// success all outputs are valid in one transaction, nothing of the request is left in the scratch directory,
 /// and their infos are returned by name. On failure the store is as it was, the scratch outputs are left for
@@ -80,8 +100,8 @@ class OutputRepair {
 /// The caller holds the locks of the final paths, has made them and the scratch paths temporary roots, and
 /// has seen every process of the build die.
 ///
-/// normal: outputs that are valid already stay as they are; check: all are compared with the valid ones,
-/// which are returned, and nothing changes; repair: all take the place of what is there.
+/// normal: outputs that are valid already stay as they are; check: all are compared with the valid ones, by
+/// the request's judge; those are returned, and nothing changes; repair: all take the place of what is there.
 std::map<std::string, PathInfo> registerOutputs(LocalStore &store, Logger &logger,
                                                 const RegistrationRequest &request, OutputRepair &repair);
 

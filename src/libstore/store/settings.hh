@@ -74,6 +74,10 @@ struct Settings {
     std::set<std::string> impureHostDeps;
     std::set<std::string> ignoredAcls{"security.selinux", "system.nfs4_acl", "security.csm"};
     std::string postBuildHook;
+    std::string diffHook;           ///< diff-hook, an absolute path; empty: none
+    bool runDiffHook = false;       ///< run-diff-hook
+    uint64_t diffHookTimeout = 300; ///< diff-hook-timeout (Firn's own), seconds, 0: none
+    unsigned checkRepeat = 0;       ///< check-repeat (Firn's own): how often a check builds once more
     MachoSignatures machoSignatures = MachoSignatures::repair; ///< macho-signatures (Firn's own)
     Verbosity verbosity = Verbosity::info;
 
