@@ -270,9 +270,11 @@ void DerivationBuilder::Impl::tellOfRewrites() {
     if (!taken.empty()) {
         worker.context.logger.log(
             Verbosity::notice,
-            fmt::format("note: '{}' is built without a sandbox while {} exists already: that is built at "
-                        "another path, and rewritten to its own wherever it occurs in the outputs",
-                        store.dir().print(plan.drvPath), taken));
+            fmt::format(
+                "note: '{}' is built without a sandbox, and of its outputs {} is in the store already: "
+                "what is there is built at another path, which is rewritten to the real one in all "
+                "outputs",
+                store.dir().print(plan.drvPath), taken));
     }
 }
 

@@ -1,9 +1,11 @@
 #include "libstore/build/diff-hook.hh"
 
+#include <cerrno>
+
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "libstore/build/helper-program.hh"
-#include "libstore/build/pseudo-terminal.hh"
 #include "libstore/build/sandbox.hh"
 #include "libutil/error.hh"
 
@@ -70,29 +72,42 @@ SandboxSpec describeHook(const DiffHookContext &context, const DiffHookCall &cal
     return spec;
 }
 
+/// A terminal would be slow for one that writes gigabytes.
+Pipe makeOutputPipe() {
+    Pipe pipe = makePipe();
+    if (fcntl(pipe.readEnd.get(), F_SETFL, O_NONBLOCK) < 0) {
+        throwErrno("making a pipe for diff-hook");
+    }
+    return pipe;
+}
+
 /// One running hook.
 struct Hook {
     const DiffHookContext &context;
-    PseudoTerminal terminal;
+    Pipe pipe;
     BuilderProcess process;
+    std::vector<char> buffer = std::vector<char>(readAtOnce);
     HookOutput output{context};
     bool late = false;
 
     Hook(const DiffHookContext &hookContext, const DiffHookCall &call)
         : context(hookContext),
-          terminal(PseudoTerminal::open(hookContext.user ? hookContext.user->uid() : geteuid())),
-          process(spawnSandbox(describeHook(hookContext, call, terminal.slave.get()))) {}
+          pipe(makeOutputPipe()),
+          process(spawnSandbox(describeHook(hookContext, call, pipe.writeEnd.get()))) {}
 
+    /// Whether there was something.
     bool readSome() {
-        std::string bytes;
-        bool more = terminal.read(bytes, readAtOnce);
-        output.write(bytes);
-        return more && !bytes.empty();
+        ssize_t got = read(pipe.readEnd.get(), buffer.data(), buffer.size());
+        if (got < 0 && errno != EINTR && errno != EAGAIN) {
+            throwErrno("reading what diff-hook prints");
+        }
+        output.write({buffer.data(), got > 0 ? static_cast<size_t>(got) : 0});
+        return got > 0;
     }
 
-    /// With every process gone there is at most what the terminal holds.
+    /// With every process gone there is at most what the pipe holds.
     void readRest() {
-        terminal.slave.reset();
+        pipe.writeEnd.reset();
         while (readSome()) {
         }
         output.finish();
@@ -109,7 +124,7 @@ Clock::time_point deadlineOf(const Settings &settings) {
 Task<> watchHook(Hook &hook) {
     const DiffHookContext &context = hook.context;
     DescriptorWatch watch(context.loop);
-    watch.add(hook.terminal.master.get());
+    watch.add(hook.pipe.readEnd.get());
     watch.add(hook.process.statusFd());
     Clock::time_point deadline = deadlineOf(context.settings);
     while (!hook.process.poll()) {
