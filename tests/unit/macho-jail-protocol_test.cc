@@ -114,7 +114,8 @@ TEST(MachoJailProtocol, ComparisonsThatCannotBeAreRefused) {
     EXPECT_FALSE(sent([](Answer &answer) {
         answer.comparison = {false, MachoDifference::none, false, true};
     }));
-    EXPECT_FALSE(sent([](Answer &answer) { answer.comparison.difference = static_cast<MachoDifference>(5); }));
+    EXPECT_FALSE(
+        sent([](Answer &answer) { answer.comparison.difference = static_cast<MachoDifference>(5); }));
     std::string body = bodyOf(encodeAnswer(fullAnswer()));
     body[body.size() - 1] = 2;
     EXPECT_FALSE(decodeAnswer(body, fileSize));
