@@ -130,6 +130,7 @@ def test_every_output_is_compared_and_kept_on_request(world, sandbox):
     result = check_of(world, expression, "-K")
     kept = {name: world.store / name for name in world.stray_names() if name.endswith(".check")}
     assert sorted(name[33:] for name in kept) == ["noisy-doc.check", "noisy.check"]
+    assert set(kept) == set(world.stray_names())
     for name, path in kept.items():
         result.says(f"'{path}'")
         file = path / ("a" if name.endswith("noisy.check") else "b")

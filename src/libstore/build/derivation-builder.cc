@@ -693,7 +693,7 @@ void DerivationBuilder::Impl::endStragglers() {
 void DerivationBuilder::Impl::keepFailed() {
     try {
         endStragglers();
-        if (leftovers) {
+        if (leftovers && report.outputs.empty()) { // else what is of interest has been kept
             keepOutputs();
         }
         keepDirectory();
