@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "libstore/build/fixup-macho-page-hashes.hh"
+#include "libstore/build/output-check.hh"
 #include "libstore/build/output-copy.hh"
 #include "libstore/build/output-placement.hh"
 #include "libstore/build/register-outputs.hh"
@@ -166,6 +167,13 @@ class RegisterOutputs : public testing::Test {
         return registerOutputs(store_, *logger_, request_, repair);
     }
 
+    /// From here on runs compare with what the ones before registered.
+    void checkOutputs(const OutputCheckOptions &options) {
+        request_.mode = BuildMode::check;
+        check_.emplace(store_, *logger_, request_.drvPath, jail_, options, report_);
+        request_.judge = &*check_;
+    }
+
     std::string failure(BuildResult::Status status = BuildResult::Status::outputRejected) {
         try {
             run();
@@ -190,6 +198,9 @@ class RegisterOutputs : public testing::Test {
     LocalStore store_{locations(tmp_.path()), settings_, *logger_};
     UniqueFd scratch_;
     Derivation derivation_;
+    MachoJail jail_{"/nonexistent/firn-macho-jail"}; // no test here has programs to compare
+    CheckReport report_;
+    std::optional<OutputCheck> check_;
     RegistrationRequest request_{.derivation = nullptr,
                                  .drvPath = StorePath("1111111111111111111111111111111a-thing.drv"),
                                  .outputs = {},
@@ -199,7 +210,7 @@ class RegisterOutputs : public testing::Test {
                                  .copyFixedOutputs = false,
                                  .copyAllOutputs = false,
                                  .mode = BuildMode::normal,
-                                 .keepFailedCheck = false,
+                                 .judge = nullptr,
                                  .url = {}};
 };
 
@@ -658,26 +669,70 @@ TEST_F(RegisterOutputs, SaysNothingWhenACheckComesOutTheSame) {
     write(scratchOf(), "same " + out.baseName());
     PathInfo before = run().at("out");
     StorePath scratch = addRedirected("out", 'a', 'c');
-    request_.mode = BuildMode::check;
+    checkOutputs({});
     write(scratchOf(), "same " + scratch.baseName());
     EXPECT_EQ(run().at("out").narHash, before.narHash);
     EXPECT_FALSE(fs::exists(scratchOf()));
+    EXPECT_EQ(report_.outputs.at(0).verdict, OutputReport::Verdict::same);
 }
 
 TEST_F(RegisterOutputs, ReportsACheckThatDiffersAndKeepsItOnRequest) {
     StorePath out = addOutput("out", 'a');
     write(scratchOf(), "first");
     run();
-    request_.mode = BuildMode::check;
+    checkOutputs({});
     write(scratchOf(), "second");
     std::string message = fmt::format("derivation '{}' may not be deterministic: output '{}' differs",
                                       store_.dir().print(request_.drvPath), store_.dir().print(out));
-    EXPECT_EQ(failure(BuildResult::Status::notDeterministic), message);
-    request_.keepFailedCheck = true;
+    std::string lines = fmt::format("\noutput 'out' ('{}'): 1 with other contents\n"
+                                    "  contents differ (6 bytes, the first at offset 0; 5 bytes long, now 6)",
+                                    store_.dir().print(out));
+    EXPECT_EQ(failure(BuildResult::Status::notDeterministic), message + lines);
+    EXPECT_FALSE(fs::exists(finalOf().string() + ".check"));
+    checkOutputs({.keepForUser = true, .keepForHook = false, .reportFile = tmp_ / "log" / "a" / "report"});
     EXPECT_EQ(failure(BuildResult::Status::notDeterministic),
-              message + " from '" + store_.dir().print(out) + ".check'");
+              message + " from '" + store_.dir().print(out) + ".check'" + lines + "\nall of it is in '" +
+                  (tmp_ / "log" / "a" / "report").string() + "'");
+    EXPECT_NE(read(tmp_ / "log" / "a" / "report").find("\"verdict\": \"differs\""), std::string::npos);
+    EXPECT_EQ(namesIn(tmp_ / "log" / "a"), std::set<std::string>{"report"});
     EXPECT_EQ(read(finalOf().string() + ".check"), "second");
     EXPECT_EQ(read(finalOf()), "first");
+}
+
+TEST_F(RegisterOutputs, ComparesEveryOutputAndKeepsThoseThatDifferForAHook) {
+    for (const char *content : {"first", "second"}) {
+        for (const char *name : {"out", "dev", "doc"}) {
+            addOutput(name, name[0] == 'o' ? 'a' : name[1] == 'e' ? 'b' : 'c');
+            write(scratchOf(name), name == std::string("dev") ? "same" : content);
+        }
+        if (content == std::string("first")) {
+            run();
+        }
+    }
+    checkOutputs({.keepForUser = false, .keepForHook = true, .reportFile = {}});
+    std::string message = failure(BuildResult::Status::notDeterministic);
+    EXPECT_EQ(message.find(".check"), std::string::npos) << message;
+    std::map<std::string, std::string> kept;
+    for (const OutputReport &output : report_.outputs) {
+        kept.emplace(output.name, output.kept);
+    }
+    EXPECT_EQ(kept, (std::map<std::string, std::string>{{"out", finalOf("out").string() + ".check"},
+                                                        {"dev", ""},
+                                                        {"doc", finalOf("doc").string() + ".check"}}));
+    EXPECT_EQ(read(kept.at("doc")), "second");
+    EXPECT_FALSE(report_.deterministic());
+}
+
+TEST_F(RegisterOutputs, WhatCameOutTheSameInACheckIsVouchedFor) {
+    StorePath out = addOutput("out", 'a');
+    write(scratchOf(), "first");
+    PathInfo info = run().at("out");
+    info.ultimate = false;
+    store_.registerValidPaths({info});
+    checkOutputs({});
+    write(scratchOf(), "first");
+    EXPECT_TRUE(run().at("out").ultimate);
+    EXPECT_TRUE(store_.queryPathInfo(out).ultimate);
 }
 
 TEST_F(RegisterOutputs, RepairReplacesWhatIsThere) {

@@ -25,13 +25,11 @@ const std::map<std::string, Missing> &missingSettings() {
         {"auto-allocate-uids", {{"false"}, "builds use the group 'build-users-group'"}},
         {"build-hook", {{""}, "every build runs on this machine"}},
         {"builders", {{""}, "every build runs on this machine"}},
-        {"diff-hook", {{""}, "it is never run"}},
         {"external-builders", {{"", "[]"}, "derivations for them are refused"}},
         {"min-free", {{"0"}, "garbage is never collected on its own"}},
         {"plugin-files", {{""}, "no plugin is loaded"}},
         {"post-build-hook", {{""}, "it is never run"}},
         {"pre-build-hook", {{""}, "it is never run"}},
-        {"run-diff-hook", {{"false"}, "it is never run"}},
         {"use-cgroups", {{"false"}, "builds have no control group of their own"}},
     };
     return table;
@@ -154,6 +152,23 @@ void judgeSubstituters(const Settings &settings, Findings &findings) {
     }
 }
 
+void judgeFeatures(const Settings &settings, Findings &findings) {
+    static const std::map<std::string, std::string> missing{
+        {"dynamic-derivations", "derivations that are outputs of derivations are refused"},
+        {"git-hashing", "outputs with git hashes are refused"},
+        {"recursive-nix", "builds that need it are refused"}};
+    for (const std::string &feature : settings.experimentalFeatures) {
+        if (auto found = missing.find(feature); found != missing.end()) {
+            findings.push_back({Level::limit,
+                                "unsupported-feature",
+                                fmt::format("the experimental feature '{}' is not supported yet: {}", feature,
+                                            found->second),
+                                "remove it where it is not needed; else stay with the stock daemon for now",
+                                {{"feature", feature}}});
+        }
+    }
+}
+
 Finding judgeJobs(const Settings &settings, unsigned processors) {
     std::map<std::string, std::string> details{{"maxJobs", std::to_string(settings.maxJobs)},
                                                {"machineMaxJobs", std::to_string(settings.machineMaxJobs)},
@@ -199,6 +214,7 @@ Findings judgeSettings(const Settings &settings, unsigned processors) {
     Findings findings{judgeJobs(settings, processors)};
     judgeTrust(settings, findings);
     judgeSubstituters(settings, findings);
+    judgeFeatures(settings, findings);
     return findings;
 }
 

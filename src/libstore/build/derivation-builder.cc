@@ -13,10 +13,12 @@
 #include "libstore/build/build-users.hh"
 #include "libstore/build/builder-environment.hh"
 #include "libstore/build/builtin-builder.hh"
+#include "libstore/build/diff-hook.hh"
 #include "libstore/build/exported-references.hh"
 #include "libstore/build/failure-message.hh"
 #include "libstore/build/fixup-macho-page-hashes.hh"
 #include "libstore/build/helper-program.hh"
+#include "libstore/build/output-check.hh"
 #include "libstore/build/output-placement.hh"
 #include "libstore/build/pseudo-terminal.hh"
 #include "libstore/build/register-outputs.hh"
@@ -135,6 +137,7 @@ struct DerivationBuilder::Impl {
     std::optional<BuildLog> log;
     std::optional<BuilderProcess> process;
     bool sawOutput = false;
+    CheckReport report; ///< under check, once compared
 
     Impl(BuildWorker &buildWorker, const BuildPlan &buildPlan, const SlotLease &buildSlot,
          BuildResult &buildResult)
@@ -151,6 +154,7 @@ struct DerivationBuilder::Impl {
     bool decideSandbox() const;
     uid_t builderUid() const { return user ? user->uid() : geteuid(); }
     void chooseScratchPaths();
+    void tellOfRewrites();
     void removeStaleOutputs();
     BuilderEnvironmentInput environmentInput();
     BuilderEnvironment makeEnvironment();
@@ -181,10 +185,15 @@ struct DerivationBuilder::Impl {
     void checkResult(const BuilderResult &ended);
     [[noreturn]] void fail(Status status, const std::string &reason);
     RegistrationRequest registration() const;
+    OutputCheckOptions checkOptions() const;
     template<typename Work>
     auto inTime(Work work);
     Task<PathLocks> lockComputed(const StorePathSet &paths);
     Task<OutputInfos> registerAll();
+    Task<OutputInfos> registerOrDiffer();
+    void leaveToHooks();
+    bool wantsDiffHook() const { return settings.runDiffHook && !settings.diffHook.empty(); }
+    Task<> runDiffHooks();
 
     // ---- leave
     void leave(bool failed);
@@ -220,6 +229,7 @@ void DerivationBuilder::Impl::prepare() {
     std::optional<gid_t> group = user ? std::optional(user->gid()) : std::nullopt;
     leftovers.emplace(store);
     chooseScratchPaths();
+    tellOfRewrites();
     removeStaleOutputs();
     if (sandboxed) {
         scratchStore.emplace(store.storeFd(), plan.drvPath, group);
@@ -274,6 +284,25 @@ void DerivationBuilder::Impl::chooseScratchPaths() {
             store.addTempRoot(scratch);
             leftovers->add(scratch);
         }
+    }
+}
+
+/// Whoever wonders later why a file was changed finds the reason here.
+void DerivationBuilder::Impl::tellOfRewrites() {
+    std::string taken;
+    for (const auto &[name, output] : plan.outputs) {
+        if (output.promised && scratchPaths.at(name) != *output.path) {
+            taken += fmt::format("{}'{}'", taken.empty() ? "" : ", ", store.dir().print(*output.path));
+        }
+    }
+    if (!taken.empty()) {
+        worker.context.logger.log(
+            Verbosity::notice,
+            fmt::format(
+                "note: '{}' is built without a sandbox, and of its outputs {} is in the store already: "
+                "what is there is built at another path, which is rewritten to the real one in all "
+                "outputs",
+                store.dir().print(plan.drvPath), taken));
     }
 }
 
@@ -615,11 +644,12 @@ RegistrationRequest DerivationBuilder::Impl::registration() const {
                                 .copyFixedOutputs = !sandboxed || plan.derivation.mayUseNetwork(),
                                 .copyAllOutputs = !sandboxed && user.has_value(),
                                 .mode = plan.mode,
-                                .keepFailedCheck = settings.keepFailed,
+                                .judge = nullptr,
                                 .url = {}};
     for (const auto &[name, output] : plan.outputs) {
         ScratchOutput scratch{scratchPaths.at(name), std::nullopt};
-        bool stays = output.valid && plan.mode == BuildMode::normal;
+        // What a check has made is compared as it would be at the path where the other one is.
+        bool stays = plan.mode == BuildMode::check || (output.valid && plan.mode == BuildMode::normal);
         (output.promised || stays ? scratch.finalPath : scratch.recordedPath) = output.path;
         request.outputs.emplace(name, scratch);
     }
@@ -643,6 +673,14 @@ auto DerivationBuilder::Impl::inTime(Work work) {
     }
 }
 
+OutputCheckOptions DerivationBuilder::Impl::checkOptions() const {
+    OutputCheckOptions options{settings.keepFailed, wantsDiffHook(), {}};
+    if (settings.useBuildersLog) {
+        options.reportFile = checkReportPath(store, plan.drvPath);
+    }
+    return options;
+}
+
 /// Whoever has them makes the same paths, in a build of ours perhaps: the loop must go on meanwhile. They are
 /// held by nobody who waits for a slot, so that this may be done on one.
 Task<PathLocks> DerivationBuilder::Impl::lockComputed(const StorePathSet &paths) {
@@ -663,6 +701,8 @@ Task<OutputInfos> DerivationBuilder::Impl::registerAll() {
     MachoJail jail(machoJailProgram());
     NotingLogger logger(worker.context.logger, *log);
     MachoPageHashFixup fixup(store, logger, request, settings.machoSignatures, jail);
+    OutputCheck check(store, logger, plan.drvPath, jail, checkOptions(), report);
+    request.judge = &check;
     OutputRegistration outputs(store, worker.context.logger, request, fixup);
     inTime([&] { outputs.prepare(); });
     StorePathSet computed = outputs.pathsToLock();
@@ -678,6 +718,49 @@ Task<OutputInfos> DerivationBuilder::Impl::registerAll() {
         }
     }
     co_return infos;
+}
+
+/// Where a check differs, hooks are told before it fails.
+Task<OutputInfos> DerivationBuilder::Impl::registerOrDiffer() {
+    OutputInfos infos;
+    std::exception_ptr difference;
+    try {
+        infos = co_await registerAll();
+    } catch (const BuildFailure &failure) {
+        if (report.deterministic()) {
+            throw;
+        }
+        log->note(failure.message());
+        difference = std::current_exception();
+    }
+    if (difference) {
+        leaveToHooks();
+        co_await runDiffHooks();
+        std::rethrow_exception(difference);
+    }
+    co_return infos;
+}
+
+/// What was kept for hooks alone goes when they are through.
+void DerivationBuilder::Impl::leaveToHooks() {
+    for (const OutputReport &output : report.outputs) {
+        if (!output.kept.empty() && !settings.keepFailed) {
+            leftovers->add(keptCheckPath(output.path));
+        }
+    }
+}
+
+/// One after the other, for every output that differs.
+Task<> DerivationBuilder::Impl::runDiffHooks() {
+    DiffHookContext context{worker.loop, worker.context.logger, *log,
+                            settings,    store.dir(),           user ? &*user : nullptr};
+    for (const OutputReport &output : report.outputs) {
+        if (wantsDiffHook() && !output.kept.empty()) {
+            DiffHookCall call{store.dir().print(output.path), output.kept, store.dir().print(plan.drvPath),
+                              directory->path().string()};
+            co_await runDiffHook(context, call);
+        }
+    }
 }
 
 // ---- leave
@@ -726,7 +809,7 @@ void DerivationBuilder::Impl::endStragglers() {
 void DerivationBuilder::Impl::keepFailed() {
     try {
         endStragglers();
-        if (leftovers) {
+        if (leftovers && report.outputs.empty()) { // else what is of interest has been kept
             keepOutputs();
         }
         keepDirectory();
@@ -815,7 +898,7 @@ Task<OutputInfos> DerivationBuilder::run() {
         impl_->checkResult(ended);
         impl_->endStragglers();
         // From here on nothing of the build runs.
-        infos = co_await impl_->registerAll();
+        infos = co_await impl_->registerOrDiffer();
     } catch (const Error &error) {
         bool interrupted = error.kind() == ErrorKind::interrupted;
         impl_->leave(/*failed=*/!interrupted);

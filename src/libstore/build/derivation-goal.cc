@@ -510,8 +510,13 @@ Task<> DerivationGoal::buildWithLocks(const SlotLease &slot) {
         worker_.counts.failed += result_.success() ? 0 : 1;
         worker_.showProgress();
     });
-    DerivationBuilder builder(worker_, *plan_, slot, result_);
-    OutputInfos infos = co_await builder.run();
+    OutputInfos infos;
+    uint64_t rounds = mode_ == BuildMode::check ? 1 + uint64_t{worker_.context.settings.checkRepeat} : 1;
+    for (uint64_t round = 0; round < rounds; ++round) {
+        DerivationBuilder builder(worker_, *plan_, slot, result_);
+        infos = co_await builder.run();
+        result_.timesBuilt = round + 1;
+    }
     std::map<std::string, StorePath> paths;
     for (const auto &[name, info] : infos) {
         paths.emplace(name, info.path);
@@ -519,7 +524,6 @@ Task<> DerivationGoal::buildWithLocks(const SlotLease &slot) {
     describe(paths);
     worker_.counts.done++;
     result_.status = Status::built;
-    result_.timesBuilt = 1;
 }
 
 } // namespace firn

@@ -619,28 +619,6 @@ void check(const Context &context, const Decision &decision, const NewOutputs &o
     checkOutputs({context.store.dir(), context.options, paths, readInfo}, infos);
 }
 
-/// Leaves the differing output as "<path>.check" and returns that.
-std::string keepForComparison(const Context &context, const NewOutput &output, const StorePath &path) {
-    std::string kept = path.baseName() + ".check";
-    removeTree(context.store.storeFd(), kept);
-    moveOutput(context.request.scratchDir, output.tree.root().name, context.store.storeFd(), kept);
-    return context.store.dir().str() + "/" + kept;
-}
-
-/// Whether the output is the same as the valid one; if not, the message that says so.
-std::optional<std::string> compare(const Context &context, const NewOutput &output, const PathInfo &made,
-                                   const PathInfo &valid) {
-    if (made.narHash == valid.narHash) {
-        return std::nullopt;
-    }
-    std::string message = fmt::format("derivation '{}' may not be deterministic: output '{}' differs",
-                                      context.drv, context.print(valid.path));
-    if (context.request.keepFailedCheck) {
-        message += fmt::format(" from '{}'", keepForComparison(context, output, valid.path));
-    }
-    return message;
-}
-
 /// What was built here once more and came out the same is known at first hand.
 void markUltimate(LocalStore &store, PathInfo &info) {
     if (!info.ultimate) {
@@ -650,26 +628,24 @@ void markUltimate(LocalStore &store, PathInfo &info) {
     }
 }
 
-/// Compares with what is valid, all outputs, and reports the first that differs. Others are not registered.
+/// Has all outputs that are valid compared. Others are not registered.
 Infos compareWithValid(const Context &context, const NewOutputs &outputs, const Infos &made) {
     Infos infos;
-    std::optional<std::string> difference;
+    std::vector<CheckedOutput> checked;
     for (const NewOutput &output : outputs) {
         const PathInfo &info = made.at(output.name);
-        auto valid = context.store.tryQueryPathInfo(output.scratch->recordedPath.value_or(info.path));
-        if (!valid) {
-            continue;
+        if (auto valid = context.store.tryQueryPathInfo(info.path)) {
+            const PathInfo &known = infos.emplace(output.name, *valid).first->second;
+            checked.push_back(
+                {output.name, known, info, context.request.scratchDir, output.tree, output.changes});
         }
-        if (auto message = compare(context, output, info, *valid); message && !difference) {
-            difference = message;
-        }
-        infos.emplace(output.name, *valid);
     }
-    if (difference) {
-        throw BuildFailure(Status::notDeterministic, *difference);
-    }
+    context.request.judge->judge(checked);
+    // Nobody minds what may differ.
     for (auto &[name, info] : infos) {
-        markUltimate(context.store, info);
+        if (info.narHash == made.at(name).narHash) {
+            markUltimate(context.store, info);
+        }
     }
     return infos;
 }

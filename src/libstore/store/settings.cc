@@ -195,6 +195,15 @@ Entry buildDirectory() {
     }};
 }
 
+Entry absolutePath(std::string Settings::*member) {
+    return {[=](Settings &settings, auto &name, auto &value, bool) {
+        if (!value.empty() && value.front() != '/') {
+            badValue(name, value, "an absolute path");
+        }
+        settings.*member = value;
+    }};
+}
+
 const std::map<std::string, Entry> &entries() {
     using S = Settings;
     static const std::map<std::string, Entry> table{
@@ -256,6 +265,10 @@ const std::map<std::string, Entry> &entries() {
         {"download-attempts", smallNumber(&S::downloadAttempts)},
         {"http2", boolean(&S::http2)},
         {"user-agent-suffix", text(&S::userAgentSuffix)},
+        {"diff-hook", absolutePath(&S::diffHook)},
+        {"run-diff-hook", boolean(&S::runDiffHook)},
+        {"diff-hook-timeout", number(&S::diffHookTimeout)},
+        {"check-repeat", smallNumber(&S::checkRepeat)},
         {"macho-signatures", {[](S &settings, auto &name, auto &value, bool) {
              settings.machoSignatures = parseMachoSignatures(name, value);
          }}},

@@ -93,6 +93,10 @@ struct Settings {
     unsigned downloadAttempts = 5;
     bool http2 = true;
     std::string userAgentSuffix;
+    std::string diffHook;           ///< diff-hook, an absolute path; empty: none
+    bool runDiffHook = false;       ///< run-diff-hook
+    uint64_t diffHookTimeout = 300; ///< diff-hook-timeout (Firn's own), seconds, 0: none
+    unsigned checkRepeat = 0;       ///< check-repeat (Firn's own): how often a check builds once more
     MachoSignatures machoSignatures = MachoSignatures::repair; ///< macho-signatures (Firn's own)
     Verbosity verbosity = Verbosity::info;
 
