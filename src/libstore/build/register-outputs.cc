@@ -6,15 +6,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "libstore/build/new-output.hh"
 #include "libstore/build/output-address.hh"
 #include "libstore/build/output-checks.hh"
-#include "libstore/build/output-copy.hh"
+#include "libstore/build/output-decision.hh"
 #include "libstore/build/output-nar.hh"
+#include "libstore/build/output-order.hh"
 #include "libstore/build/output-placement.hh"
-#include "libstore/build/output-scan.hh"
-#include "libstore/build/output-tree.hh"
-#include "libstore/build/patched-nar.hh"
-#include "libstore/model/derivation-options.hh"
 #include "libstore/store/path-locks.hh"
 #include "libutil/files.hh"
 
@@ -25,64 +23,8 @@ namespace firn {
 
 namespace {
 
-using Status = BuildResult::Status;
 using Infos = std::map<std::string, PathInfo>;
-
-/// One output on its way through the phases.
-struct NewOutput {
-    std::string name;
-    const ScratchOutput *scratch;
-    const DerivationOutput *specification;
-    OutputTree tree;                                 // collect
-    ScanResult scan;                                 // scan
-    std::vector<NodePatches> changes;                // decide, repair
-    HashAndSize nar{Hash(HashAlgorithm::sha256), 0}; // hash
-};
-using NewOutputs = std::vector<NewOutput>;
-
-/// The hash parts that are looked for, and what each stands for.
-struct ScanTargets {
-    HashPartSet parts;
-    std::vector<StorePath> paths; ///< by number of the part: scratch path, final path or input
-    std::vector<bool> rewritable; ///< by number of the part
-
-    uint32_t add(const StorePath &path, bool mayBeRewritten);
-};
-
-/// Final paths of all outputs of the request, by scratch path; and what that means for the bytes.
-struct Decision {
-    std::map<std::string, StorePath> finalPaths;     ///< by output name
-    std::map<std::string, ContentAddress> addresses; ///< of floating outputs, by output name
-    std::map<StorePath, StorePath> finalByScratch;
-    Rewrites rewrites;
-};
-
-struct Context {
-    LocalStore &store;
-    Logger &logger;
-    const RegistrationRequest &request;
-    DerivationOptions options = readDerivationOptions(*request.derivation);
-    std::string drv = store.dir().print(request.drvPath); ///< for messages
-    bool scratchInStore = isSameDirectory(request.scratchDir, store.storeFd());
-
-    std::string print(const StorePath &path) const { return store.dir().print(path); }
-    const StorePath &scratchPath(const std::string &name) const {
-        return request.outputs.at(name).scratchPath;
-    }
-};
-
-[[noreturn]] void reject(const std::string &message) {
-    throw BuildFailure(Status::outputRejected, message);
-}
-
-uint32_t ScanTargets::add(const StorePath &path, bool mayBeRewritten) {
-    uint32_t part = parts.add(path.hashPart());
-    if (part == paths.size()) {
-        paths.push_back(path);
-        rewritable.push_back(mayBeRewritten);
-    }
-    return part;
-}
+using Context = RegistrationContext;
 
 // ---- collect
 
@@ -106,8 +48,8 @@ Infos alreadyValidOutputs(const Context &context) {
 void requireOutput(const Context &context, const std::string &name) {
     const StorePath &path = context.scratchPath(name);
     if (!existsAt(context.request.scratchDir, path.baseName())) {
-        reject(fmt::format("builder for '{}' failed to produce output path for output '{}' at '{}'",
-                           context.drv, name, context.print(path)));
+        rejectOutput(fmt::format("builder for '{}' failed to produce output path for output '{}' at '{}'",
+                                 context.drv, name, context.print(path)));
     }
 }
 
@@ -143,36 +85,9 @@ NewOutputs collect(const Context &context, const Infos &alreadyValid) {
 
 // ---- scan
 
-ScanTargets scanTargets(const Context &context) {
-    ScanTargets targets;
-    for (const auto &[name, output] : context.request.outputs) {
-        targets.add(output.scratchPath, output.finalPath != output.scratchPath);
-    }
-    for (const auto &[name, output] : context.request.outputs) {
-        if (output.finalPath) {
-            targets.add(*output.finalPath, false);
-        }
-    }
-    for (const StorePath &path : context.request.possibleReferences) {
-        targets.add(path, false);
-    }
-    return targets;
-}
-
 bool pathPromisesContent(const NewOutput &output) {
     return !std::holds_alternative<InputAddressedOutput>(*output.specification) &&
            !std::holds_alternative<DeferredOutput>(*output.specification);
-}
-
-/// Of an output whose path follows from what it holds.
-std::optional<ContentAddressMethod> floatingMethod(const NewOutput &output) {
-    if (const auto *floating = std::get_if<FloatingOutput>(output.specification)) {
-        return floating->method;
-    }
-    if (const auto *impure = std::get_if<ImpureOutput>(output.specification)) {
-        return impure->method;
-    }
-    return std::nullopt;
 }
 
 ScanOptions scanOptions(const Context &context, const ScanTargets &targets, const NewOutput &output) {
@@ -194,224 +109,6 @@ void scan(const Context &context, const ScanTargets &targets, NewOutputs &output
         output.scan =
             scanOutput(context.request.scratchDir, output.tree, scanOptions(context, targets, output));
     }
-}
-
-// ---- order
-
-/// Indices of the outputs that each output refers to, other than itself.
-std::vector<std::set<size_t>> outputReferences(const ScanTargets &targets, const NewOutputs &outputs) {
-    std::map<StorePath, size_t> indexOf;
-    for (size_t i = 0; i < outputs.size(); ++i) {
-        indexOf.emplace(outputs[i].scratch->scratchPath, i);
-        if (outputs[i].scratch->finalPath) {
-            indexOf.emplace(*outputs[i].scratch->finalPath, i);
-        }
-    }
-    std::vector<std::set<size_t>> references(outputs.size());
-    for (size_t i = 0; i < outputs.size(); ++i) {
-        for (size_t part = 0; part < targets.paths.size(); ++part) {
-            auto found = indexOf.find(targets.paths[part]);
-            if (outputs[i].scan.found[part] && found != indexOf.end() && found->second != i) {
-                references[i].insert(found->second);
-            }
-        }
-    }
-    return references;
-}
-
-/// Goes from one reference to the next till it comes to a place where it was before.
-[[noreturn]] void rejectCycle(const Context &context, const NewOutputs &outputs,
-                              const std::vector<std::set<size_t>> &left, size_t start) {
-    std::set<size_t> seen;
-    size_t from = start;
-    while (seen.insert(from).second && !seen.contains(*left[from].begin())) {
-        from = *left[from].begin();
-    }
-    reject(fmt::format("cycle detected in build of '{}' in the references of output '{}' from output '{}'",
-                       context.drv, outputs[*left[from].begin()].name, outputs[from].name));
-}
-
-/// Outputs so that each comes after those it refers to.
-NewOutputs order(const Context &context, const ScanTargets &targets, NewOutputs outputs) {
-    std::vector<std::set<size_t>> left = outputReferences(targets, outputs);
-    std::vector<std::set<size_t>> referrers(outputs.size());
-    std::vector<size_t> ready;
-    for (size_t i = 0; i < left.size(); ++i) {
-        for (size_t reference : left[i]) {
-            referrers[reference].insert(i);
-        }
-        if (left[i].empty()) {
-            ready.push_back(i);
-        }
-    }
-    std::vector<bool> done(outputs.size());
-    NewOutputs ordered;
-    while (!ready.empty()) {
-        size_t next = ready.back();
-        ready.pop_back();
-        for (size_t referrer : referrers[next]) {
-            left[referrer].erase(next);
-            if (left[referrer].empty()) {
-                ready.push_back(referrer);
-            }
-        }
-        done[next] = true;
-        ordered.push_back(std::move(outputs[next]));
-    }
-    auto stuck = std::find(done.begin(), done.end(), false);
-    if (stuck != done.end()) {
-        rejectCycle(context, outputs, left, static_cast<size_t>(stuck - done.begin()));
-    }
-    return ordered;
-}
-
-// ---- decide
-
-std::vector<Patch> patchesFor(const std::vector<PartHit> &hits, Patch::Place place,
-                              const Rewrites &rewrites) {
-    std::vector<Patch> patches;
-    patches.reserve(hits.size());
-    for (const PartHit &hit : hits) {
-        patches.push_back({place, hit.offset, rewrites.replacements[hit.part]});
-    }
-    return patches;
-}
-
-std::vector<NodePatches> changesFor(const ScanResult &scan, const Rewrites &rewrites) {
-    std::vector<NodePatches> changes;
-    changes.reserve(scan.touched.size());
-    for (const TouchedNode &touched : scan.touched) {
-        changes.push_back({touched.node, patchesFor(touched.contents, Patch::Place::contents, rewrites),
-                           patchesFor(touched.target, Patch::Place::linkTarget, rewrites),
-                           patchesFor(touched.name, Patch::Place::entryName, rewrites), touched.everywhere});
-    }
-    return changes;
-}
-
-Rewrites rewritesFor(const ScanTargets &targets, const std::map<StorePath, StorePath> &finalByScratch) {
-    Rewrites rewrites{&targets.parts, targets.rewritable, {}};
-    for (size_t part = 0; part < targets.paths.size(); ++part) {
-        auto found = finalByScratch.find(targets.paths[part]);
-        const StorePath &becomes = found == finalByScratch.end() ? targets.paths[part] : found->second;
-        rewrites.replacements.emplace_back(becomes.hashPart());
-    }
-    return rewrites;
-}
-
-void learn(Decision &decision, const std::string &name, const ScratchOutput &output, const StorePath &path) {
-    decision.finalPaths.emplace(name, path);
-    decision.finalByScratch.emplace(output.scratchPath, path);
-}
-
-StorePathSet finalReferences(const ScanTargets &targets, const Decision &decision, const ScanResult &scan) {
-    StorePathSet references;
-    for (size_t part = 0; part < targets.paths.size(); ++part) {
-        if (scan.found[part]) {
-            auto found = decision.finalByScratch.find(targets.paths[part]);
-            references.insert(found == decision.finalByScratch.end() ? targets.paths[part] : found->second);
-        }
-    }
-    return references;
-}
-
-bool discardsReferences(const Context &context, const std::string &outputName) {
-    auto discard = context.options.unsafeDiscardReferences.find(outputName);
-    return discard != context.options.unsafeDiscardReferences.end() && discard->second;
-}
-
-void requirePlainFile(const Context &context, const NewOutput &output, ContentMethod method) {
-    const OutputNode &root = output.tree.root();
-    if (root.type != OutputNode::Type::regular || root.executable) {
-        reject(fmt::format("output path '{}' should be a non-executable regular file since recursive hashing "
-                           "is not enabled (outputHashMode={})",
-                           context.print(output.scratch->scratchPath),
-                           method == ContentMethod::text ? "text" : "flat"));
-    }
-}
-
-/// Paths of inputs stay, those of other outputs are decided by now.
-References referencesForAddress(const Context &context, const ScanTargets &targets, const Decision &decision,
-                                const NewOutput &output) {
-    References references;
-    if (!discardsReferences(context, output.name)) {
-        references.others = finalReferences(targets, decision, output.scan);
-        references.self = references.others.erase(output.scratch->scratchPath) > 0;
-    }
-    return references;
-}
-
-StorePath addressedPath(const Context &context, const NewOutput &output, const ContentAddress &address,
-                        const References &references) {
-    std::string name = outputPathName(context.request.derivation->name, output.name);
-    try {
-        return makeContentAddressedPath(context.store.dir(), name, address, references);
-    } catch (const Error &error) {
-        if (error.kind() != ErrorKind::badInput) {
-            throw;
-        }
-        reject(fmt::format("output '{}' of '{}' cannot have a content address: {}", output.name, context.drv,
-                           error.message()));
-    }
-}
-
-/// The path of a floating output. What an earlier build recorded by the older rule is as good as by the newer
-/// one.
-void decideAddress(const Context &context, const ScanTargets &targets, const NewOutput &output,
-                   const ContentAddressMethod &method, Decision &decision) {
-    if (method.method == ContentMethod::flat || method.method == ContentMethod::text) {
-        requirePlainFile(context, output, method.method);
-    }
-    Rewrites rewrites = rewritesFor(targets, decision.finalByScratch);
-    std::vector<NodePatches> changes = changesFor(output.scan, rewrites);
-    ModuloHashes hashes = hashFloatingContent({context.request.scratchDir, output.tree, output.scan, changes,
-                                               rewrites, std::string(output.scratch->scratchPath.hashPart())},
-                                              method);
-    References references = referencesForAddress(context, targets, decision, output);
-    ContentAddress address{method.method, hashes.zeros};
-    StorePath path = addressedPath(context, output, address, references);
-    if (output.scratch->recordedPath && path != *output.scratch->recordedPath) {
-        ContentAddress older{method.method, hashes.zerosThenOffsets};
-        if (addressedPath(context, output, older, references) == *output.scratch->recordedPath) {
-            address = older;
-            path = *output.scratch->recordedPath;
-        }
-    }
-    learn(decision, output.name, *output.scratch, path);
-    decision.addresses.emplace(output.name, address);
-    context.store.addTempRoot(path);
-    Rewrites final = rewritesFor(targets, decision.finalByScratch);
-    if (!sameEntryOrder(output.tree, changes, changesFor(output.scan, final))) {
-        reject(fmt::format("output '{}' of '{}' has its own path in the names of files, whose order changes "
-                           "with it: such an output cannot have a content address",
-                           output.name, context.drv));
-    }
-}
-
-/// From here on it is known which bytes will be in the store.
-Decision decide(const Context &context, const ScanTargets &targets, NewOutputs &outputs) {
-    Decision decision;
-    for (const auto &[name, output] : context.request.outputs) {
-        if (output.finalPath) {
-            learn(decision, name, output, *output.finalPath);
-        }
-    }
-    // Each comes after those it refers to.
-    for (const NewOutput &output : outputs) {
-        if (output.scratch->finalPath) {
-            continue;
-        }
-        std::optional<ContentAddressMethod> method = floatingMethod(output);
-        if (!method) {
-            throw Error(ErrorKind::bug, "the path of output '{}' of '{}' is not known", output.name,
-                        context.drv);
-        }
-        decideAddress(context, targets, output, *method, decision);
-    }
-    decision.rewrites = rewritesFor(targets, decision.finalByScratch);
-    for (NewOutput &output : outputs) {
-        output.changes = changesFor(output.scan, decision.rewrites);
-    }
-    return decision;
 }
 
 // ---- repair
@@ -452,7 +149,7 @@ void requireNoRepairs(const Context &context, const Decision &decision, const Ne
         return;
     }
     std::string file = repairs.front().path.empty() ? "" : quoteForDisplay(repairs.front().path) + " of ";
-    reject(
+    rejectOutput(
         fmt::format("the code signature of the Mach-O file {}output '{}' of '{}' cannot stay valid: it is "
                     "over store paths that are rewritten, and the output's own path is computed from its "
                     "content, page hashes among it, which is not supported yet. Sign what does not name "
@@ -583,17 +280,18 @@ void checkFixedOutput(const Context &context, const NewOutput &output, const Pat
         return;
     }
     if (!info.references.empty() || !output.changes.empty()) {
-        reject(fmt::format("fixed output derivation '{}' is not allowed to refer to other store paths.\n"
-                           "It refers to {} of them, e.g. '{}'. You may need to use the "
-                           "'unsafeDiscardReferences' derivation attribute",
-                           context.drv, std::max<size_t>(1, info.references.size()),
-                           context.print(info.references.empty() ? info.path : *info.references.begin())));
+        rejectOutput(
+            fmt::format("fixed output derivation '{}' is not allowed to refer to other store paths.\n"
+                        "It refers to {} of them, e.g. '{}'. You may need to use the "
+                        "'unsafeDiscardReferences' derivation attribute",
+                        context.drv, std::max<size_t>(1, info.references.size()),
+                        context.print(info.references.empty() ? info.path : *info.references.begin())));
     }
     Hash got = fixedOutputHash(context, output, fixed->address.method);
     if (got != fixed->address.hash) {
         std::string url =
             context.request.url.empty() ? "" : "\n  likely URL: " + escapeForDisplay(context.request.url);
-        reject(
+        rejectOutput(
             fmt::format("hash mismatch in fixed-output derivation '{}':{}\n  specified: {}\n     got:    {}",
                         context.drv, url, fixed->address.hash.sri(), got.sri()));
     }
@@ -740,8 +438,8 @@ void OutputRegistration::Impl::prepare() {
     // Everything is canonical and ours.
     ScanTargets targets = scanTargets(context);
     scan(context, targets, outputs);
-    outputs = order(context, targets, std::move(outputs));
-    decision = decide(context, targets, outputs);
+    outputs = orderOutputs(context, targets, std::move(outputs));
+    decision = decideOutputs(context, targets, outputs);
     Infos adopted;
     adoptValid(context, decision, outputs, adopted);
     // It is known which bytes will be in the store.
