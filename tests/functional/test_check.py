@@ -250,7 +250,8 @@ def test_a_uuid_that_was_computed_over_a_scratch_path_counts_as_equal(world):
     found = report(world, drv)
     assert found["deterministic"] is True and found["outputs"]["out"]["verdict"] == "equal" and found["outputs"]["doc"]["verdict"] == "same"
     difference, = found["outputs"]["out"]["differences"]
-    assert difference["countsAsEqual"] and difference["macho"] == {"difference": "uuid", "registeredStale": False, "builtStale": False}
+    assert difference["countsAsEqual"] and difference["macho"] == {
+        "difference": "uuid", "registeredStale": False, "builtStale": False, "madeRight": False}
     assert open(f"{out}/bin/prog", "rb").read() == first
 
 
@@ -304,7 +305,18 @@ def test_a_registered_program_with_a_stale_signature_is_named_as_such(world):
     result = check_of(world, expression)
     result.says("bin/prog: Mach-O that differs only in its code signature", "the code signature of the registered file is stale")
     difference, = report(world, drv_of(result))["outputs"]["out"]["differences"]
-    assert difference["macho"] == {"difference": "signature", "registeredStale": True, "builtStale": False}
+    assert difference["macho"] == {"difference": "signature", "registeredStale": True, "builtStale": False, "madeRight": False}
+
+
+def test_a_program_that_its_builder_leaves_stale_differs_where_it_is_rewritten_and_it_is_said_why(world):
+    expression = macho(world, "stale=1")
+    out = world.build(f"({expression}).out").ok().path
+    assert synthetic_macho.stale_slots(open(f"{out}/bin/prog", "rb").read()) == [1]
+    result = check_of(world, expression)
+    result.says("bin/prog: Mach-O that differs only in its code signature",
+                "the code signature of the registered file is stale, as its builder makes it, and the new one was made right")
+    difference, = report(world, drv_of(result))["outputs"]["out"]["differences"]
+    assert difference["macho"] == {"difference": "signature", "registeredStale": True, "builtStale": False, "madeRight": True}
 
 
 def test_a_jail_that_dies_leaves_the_difference_itself(world):
@@ -499,6 +511,62 @@ def test_clients_that_check_and_build_the_same_derivation_at_once(world, sandbox
     assert [status == 0 for status in statuses] == [False, False, True, False], messages
     assert all("data: contents differ" in message for message, args in zip(messages, at_once) if args), messages
     assert open(f"{out}/data").read() == "one" and world.stray_names() == []
+
+
+def test_names_that_collide_after_the_rewrite_are_refused(world):
+    noise = Noise(world, "false")
+    noise.set("data", "x")
+    expression = noise.shell("mkdir $out; echo 1 > $out/$(basename $out | cut -c1-32); echo 2 > $out/$(cat $noise/data)")
+    out = world.output(expression)
+    noise.set("data", out.name[:32])
+    world.build(expression, "--check").fails().says("two entries of ")
+    assert (out / "x").read_text() == "2\n" and world.stray_names() == []
+
+
+# --- content-addressed outputs
+
+
+FLOATING = '{ __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; outputs = [ "out" "dev" ]; }'
+
+
+@pytest.fixture
+def ca(world):
+    world.conf["experimental-features"] = world.client_conf["experimental-features"] = "nix-command ca-derivations"
+    return world
+
+
+@pytest.mark.every_client
+@SANDBOXES
+def test_a_floating_output_is_compared_at_the_path_that_is_recorded(ca, sandbox):
+    """So its own path, which stands everywhere in it, is no difference, nor is it in the output that refers to it."""
+    noise = Noise(ca, sandbox)
+    noise.set("data", "one")
+    expression = noise.shell("mkdir $out; echo $out > $out/self; ln -s $out/self $out/link; cp $noise/data $out/a; echo $out > $dev", attrs=FLOATING)
+    out, dev = ca.build(f"let d = {expression}; in [ d.out d.dev ]").ok().lines
+    ca.build(expression, "--check").ok()
+    noise.set("data", "two")
+    result = check_of(ca, expression, "-K")
+    result.says(f"output 'out' ('{out}'): 1 with other contents\n  a: contents differ", f"differs from '{out}.check'")
+    assert "self" not in result.err and "link" not in result.err
+    verdicts = {name: output["verdict"] for name, output in report(ca, drv_of(result))["outputs"].items()}
+    assert verdicts == {"out": "differs", "dev": "same"}
+    assert open(f"{out}.check/self").read() == f"{out}\n" and open(f"{out}.check/a").read() == "two"
+    assert open(f"{out}/a").read() == "one" and set(ca.stray_names()) == {os.path.basename(out) + ".check"}
+    ca.allow_left |= {"store", "tmp"}
+
+
+@pytest.mark.every_client
+def test_a_damaged_floating_output_is_repaired(ca):
+    expression = f'sh "a" "mkdir $out; echo $out > $out/self; echo $out > $dev" {FLOATING}'
+    out, dev = ca.build(f"let d = {expression}; in [ d.out d.dev ]").ok().lines
+    file = os.path.join(out, "self")
+    os.chmod(file, 0o644)
+    with open(file, "a") as damaged:
+        damaged.write("damage")
+    os.chmod(file, 0o444)
+    assert set(ca.build(f"let d = {expression}; in [ d.out d.dev ]", "--repair").ok().lines) == {out, dev}
+    assert open(file).read() == f"{out}\n"
+    ca.verify()
 
 
 # --- why paths are rewritten

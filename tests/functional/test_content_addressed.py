@@ -5,6 +5,7 @@ stock-2.34 as well. The address of an output that names itself differs between t
 """
 
 import contextlib
+import gzip
 import hashlib
 import json
 import os
@@ -202,6 +203,15 @@ def test_a_hash_in_a_file_name_is_rewritten(ca):
     path = ca.output(f'sh "name" "n=\\${{out##*/}}; mkdir $out; echo 1 > $out/x-\\${{n%%-*}}-y" {CA}')
     assert os.listdir(path) == [f"x-{path.name[:32]}-y"]
     assert str(path) == addressed_path(ca, path, offsets=old_rule())
+
+
+@pytest.mark.every_client
+def test_a_path_in_a_compressed_file_is_not_seen(ca):
+    """It stays the scratch path's, nothing refers to it, and the address is that of the bytes."""
+    path = Path(ca.output(f'sh "a" "mkdir $out; echo $out | gzip -n > $out/self.gz" {CA}'))
+    inside = gzip.decompress((path / "self.gz").read_bytes()).decode().strip()
+    assert re.fullmatch(re.escape(str(ca.store)) + "/[0-9a-z]{32}-a", inside) and inside != str(path)
+    assert references(ca, path) == set() and str(path) == addressed_path(ca, path)
 
 
 @pytest.mark.needs_client("2.30")

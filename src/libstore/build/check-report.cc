@@ -113,6 +113,10 @@ std::string describeContents(const TreeDifference &difference) {
     if (difference.macho.firstStale) {
         text += "; the code signature of the registered file is stale";
     }
+    if (difference.macho.firstStale && difference.madeRight) {
+        text += ", as its builder makes it, and the new one was made right when store paths in it were "
+                "rewritten";
+    }
     if (difference.macho.secondStale) {
         text += "; the code signature of the new file is stale";
     }
@@ -165,7 +169,8 @@ std::string text(const std::string &bytes) {
 Json machoJson(const TreeDifference &difference) {
     return {{"difference", machoName(difference.macho.difference)},
             {"registeredStale", difference.macho.firstStale},
-            {"builtStale", difference.macho.secondStale}};
+            {"builtStale", difference.macho.secondStale},
+            {"madeRight", difference.madeRight}};
 }
 
 Json differenceJson(const TreeDifference &difference) {

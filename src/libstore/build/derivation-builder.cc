@@ -674,7 +674,7 @@ auto DerivationBuilder::Impl::inTime(Work work) {
 }
 
 OutputCheckOptions DerivationBuilder::Impl::checkOptions() const {
-    OutputCheckOptions options{settings.keepFailed, wantsDiffHook(), {}};
+    OutputCheckOptions options{settings.keepFailed, wantsDiffHook(), {}, {}};
     if (settings.useBuildersLog) {
         options.reportFile = checkReportPath(store, plan.drvPath);
     }
@@ -701,7 +701,11 @@ Task<OutputInfos> DerivationBuilder::Impl::registerAll() {
     MachoJail jail(machoJailProgram());
     NotingLogger logger(worker.context.logger, *log);
     MachoPageHashFixup fixup(store, logger, request, settings.machoSignatures, jail);
-    OutputCheck check(store, logger, plan.drvPath, jail, checkOptions(), report);
+    OutputCheckOptions options = checkOptions();
+    options.madeRight = [&](const std::string &name, const std::string &path) {
+        return fixup.madeRight(name, path);
+    };
+    OutputCheck check(store, logger, plan.drvPath, jail, options, report);
     request.judge = &check;
     OutputRegistration outputs(store, worker.context.logger, request, fixup);
     inTime([&] { outputs.prepare(); });

@@ -300,6 +300,9 @@ void MachoPageHashFixup::remember(const OutputRewrite &output, const NodePatches
         expected.repaired.push_back({patch.offset, patch.bytes.size()});
     }
     for (const MachoFinding &finding : fixup.findings) {
+        if (finding.kind == Kind::repairedStale) {
+            madeRight_.emplace(output.outputName, repaired.path);
+        }
         if (finding.kind == Kind::repaired || finding.kind == Kind::repairedStale) {
             repaired.slots[finding.architecture] += finding.count;
         } else {
@@ -311,6 +314,10 @@ void MachoPageHashFixup::remember(const OutputRewrite &output, const NodePatches
         repaired_.push_back(std::move(repaired));
         repairedFor_.merge(rewrittenPaths(output, change));
     }
+}
+
+bool MachoPageHashFixup::madeRight(const std::string &outputName, const std::string &path) const {
+    return madeRight_.contains({outputName, path});
 }
 
 std::vector<FilePatches> MachoPageHashFixup::repair(const OutputRewrite &output) {

@@ -82,6 +82,10 @@ OutputReport OutputCheck::compare(const CheckedOutput &output) {
     };
     report.comparison = compareTrees({store_.storeFd(), output.valid.path.baseName()},
                                      {output.dir, output.tree.root().name}, options);
+    for (TreeDifference &difference : report.comparison.differences) {
+        difference.madeRight = difference.macho.isMacho && options_.madeRight &&
+                               options_.madeRight(output.outputName, difference.path);
+    }
     bool equal = report.comparison.total() == 0 && report.comparison.explained > 0;
     report.verdict = equal ? Verdict::equal : Verdict::differs;
     return report;

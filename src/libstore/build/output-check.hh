@@ -1,5 +1,7 @@
 #pragma once
 
+#include <functional>
+
 #include "libstore/build/check-report.hh"
 #include "libstore/build/macho-jail.hh"
 #include "libstore/build/register-outputs.hh"
@@ -10,6 +12,9 @@ struct OutputCheckOptions {
     bool keepForUser = false;         ///< keep-failed: differing trees stay as "<path>.check"
     bool keepForHook = false;         ///< they are moved there, too; the caller removes them
     std::filesystem::path reportFile; ///< where the JSON goes; empty: nowhere
+    /// Whether the builder left this file of this output with a stale signature that is right now. May be
+    /// empty.
+    std::function<bool(const std::string &outputName, const std::string &path)> madeRight{};
 };
 
 /// Compares what was built for a check with what is registered, and says what differs.

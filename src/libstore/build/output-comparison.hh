@@ -37,6 +37,8 @@ struct TreeDifference {
     uint64_t oldSize = 0, newSize = 0, firstOffset = 0, differingBytes = 0;
     /// contents: of files that can be Mach-O, what the jail said.
     MachoComparison macho;
+    /// contents: what was built now came with a stale signature, which a rewrite has made right.
+    bool madeRight = false;
     /// contents: nothing but what a rewrite explains (see CompareOptions::explains).
     bool explained = false;
 
