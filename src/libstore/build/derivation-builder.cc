@@ -12,18 +12,21 @@
 #include "libstore/build/build-log.hh"
 #include "libstore/build/build-users.hh"
 #include "libstore/build/builder-environment.hh"
+#include "libstore/build/builder-view.hh"
 #include "libstore/build/builtin-builder.hh"
 #include "libstore/build/diff-hook.hh"
 #include "libstore/build/exported-references.hh"
 #include "libstore/build/failure-message.hh"
 #include "libstore/build/fixup-macho-page-hashes.hh"
 #include "libstore/build/helper-program.hh"
+#include "libstore/build/noting-logger.hh"
 #include "libstore/build/output-check.hh"
 #include "libstore/build/output-placement.hh"
 #include "libstore/build/pseudo-terminal.hh"
 #include "libstore/build/register-outputs.hh"
 #include "libstore/build/sandbox.hh"
 #include "libstore/build/scratch-store.hh"
+#include "libstore/build/store-leftovers.hh"
 #include "libstore/build/worker.hh"
 #include "libstore/model/structured-attributes.hh"
 #include "libstore/store/path-locks.hh"
@@ -65,51 +68,6 @@ Clock::time_point after(Clock::time_point start, uint64_t seconds) {
     return seconds == 0 || seconds > longest ? Clock::time_point::max()
                                              : start + std::chrono::seconds(seconds);
 }
-
-/// Outputs that an unsandboxed builder leaves in the store itself, removed by the destructor.
-class StoreLeftovers {
-  public:
-    explicit StoreLeftovers(LocalStore &store) : store_(store) {}
-    StoreLeftovers(const StoreLeftovers &) = delete;
-    StoreLeftovers &operator=(const StoreLeftovers &) = delete;
-    ~StoreLeftovers() {
-        for (const StorePath &path : paths_) {
-            try {
-                removeTree(store_.storeFd(), path.baseName());
-            } catch (const Error &error) {
-                store_.logger().warn(error.message());
-            }
-        }
-    }
-    void add(const StorePath &path) { paths_.insert(path); }
-    void forget(const StorePath &path) { paths_.erase(path); }
-
-  private:
-    LocalStore &store_;
-    StorePathSet paths_;
-};
-
-/// Keeps what the client is told of an output in the build's log, too.
-class NotingLogger : public Logger {
-  public:
-    NotingLogger(Logger &logger, BuildLog &log) : logger_(logger), log_(log) {}
-    void log(Verbosity level, std::string_view message) override {
-        log_.note(message);
-        logger_.log(level, message);
-    }
-    void startActivity(ActivityId id, Verbosity level, ActivityType type, std::string_view text,
-                       const LogFields &fields, ActivityId parent) override {
-        logger_.startActivity(id, level, type, text, fields, parent);
-    }
-    void stopActivity(ActivityId id) override { logger_.stopActivity(id); }
-    void result(ActivityId id, ResultType type, const LogFields &fields) override {
-        logger_.result(id, type, fields);
-    }
-
-  private:
-    Logger &logger_;
-    BuildLog &log_;
-};
 
 } // namespace
 
@@ -166,9 +124,6 @@ struct DerivationBuilder::Impl {
     void openLog();
     SandboxSpec describeSandbox();
     UniqueFd describeBuildDir(SandboxSpec &spec);
-    void addInputs(SandboxSpec &spec);
-    void addHostDependencies(SandboxSpec &spec);
-    void addBuiltinProgram(SandboxSpec &spec) const;
     void showStart();
 
     // ---- run
@@ -426,9 +381,7 @@ SandboxSpec DerivationBuilder::Impl::describeSandbox() {
         spec.network = plan.derivation.mayUseNetwork() ? Network::host : Network::isolated;
         spec.kvm = settings.systemFeatures.contains("kvm") && access("/dev/kvm", F_OK) == 0;
         spec.devShmSize = settings.sandboxDevShmSize;
-        addInputs(spec);
-        addHostDependencies(spec);
-        addBuiltinProgram(spec);
+        showToBuilder({store, settings, plan}, spec);
     }
     return spec;
 }
@@ -462,55 +415,6 @@ UniqueFd DerivationBuilder::Impl::describeBuildDir(SandboxSpec &spec) {
     spec.buildDir = mount.get();
     spec.buildDirKind = BuildDirKind::mount;
     return mount;
-}
-
-/// The inputs, and the sandbox paths with what those need from the store.
-void DerivationBuilder::Impl::addInputs(SandboxSpec &spec) {
-    StorePathSet visible = plan.inputClosure, extra;
-    for (const std::string &word : settings.sandboxPaths) {
-        SandboxPath path = parseSandboxPath(word);
-        if (path.source.starts_with(store.dir().str() + "/")) {
-            StorePath inStore = store.dir().parsePrefix(path.source).first;
-            if (store.isValidPath(inStore)) {
-                extra.insert(inStore);
-            }
-        }
-        bool isInput = path.target == path.source && store.dir().tryParse(path.target).has_value();
-        if (!isInput) {
-            spec.sandboxPaths.push_back(std::move(path));
-        }
-    }
-    visible.merge(store.computeClosure(extra));
-    for (const StorePath &path : visible) {
-        std::string text = store.dir().print(path);
-        spec.inputs.push_back({text, text});
-    }
-}
-
-/// Files of the host that the derivation asks for, as far as the settings allow those or what lies above
-/// them.
-void DerivationBuilder::Impl::addHostDependencies(SandboxSpec &spec) {
-    for (const std::string &path : plan.options.impureHostDeps) {
-        SandboxPath wanted = parseSandboxPath(path);
-        bool allowed =
-            wanted.source == path && std::ranges::any_of(settings.impureHostDeps, [&](const auto &prefix) {
-                return path == prefix || path.starts_with(prefix + "/");
-            });
-        if (!allowed) {
-            throw Error(
-                ErrorKind::refused,
-                "derivation '{}' requested impure path '{}', but it was not in allowed-impure-host-deps",
-                store.dir().print(plan.drvPath), escapeForDisplay(path));
-        }
-        spec.sandboxPaths.push_back(std::move(wanted));
-    }
-}
-
-void DerivationBuilder::Impl::addBuiltinProgram(SandboxSpec &spec) const {
-    if (plan.derivation.isBuiltin()) {
-        std::vector<SandboxPath> files = findBuiltinProgram(builtinBuilderProgram()).sandboxPaths();
-        spec.sandboxPaths.insert(spec.sandboxPaths.end(), files.begin(), files.end());
-    }
 }
 
 // ---- run
