@@ -407,6 +407,16 @@ def test_a_hook_that_writes_gigabytes_is_cut_and_counted(world):
     assert re.search(r"diff-hook wrote 19999\d{5} bytes more, which are not shown", result.err)
 
 
+def test_a_hook_may_build_on_the_slot_of_its_check(world):
+    world.conf |= {"machine-max-jobs": "1", "diff-hook-timeout": "60"}
+    drv, = world.instantiate('sh "inner" "echo built inside > $out" {}')
+    expression, *_ = hook(world, f"NIX_REMOTE=daemon nix-store --realise {drv}")
+    result = check_of(world, expression)
+    assert "warning: diff-hook" not in result.err
+    inner, = [line for line in result.err.splitlines() if line.endswith("-inner")]
+    assert open(inner).read() == "built inside\n"
+
+
 def test_a_client_that_goes_away_ends_its_hook(world):
     expression, *_ = hook(world, "echo hanging; sleep 4310")
     client = world.popen(["nix-build", "--no-out-link", "--check", world.nix(expression)])

@@ -660,8 +660,8 @@ void DerivationBuilder::Impl::leaveToHooks() {
 
 /// One after the other, for every output that differs.
 Task<> DerivationBuilder::Impl::runDiffHooks() {
-    DiffHookContext context{worker.loop, worker.context.logger, *log,
-                            settings,    store.dir(),           user ? &*user : nullptr};
+    DiffHookContext context{worker.loop, worker.context.logger,   *log, settings,
+                            store.dir(), user ? &*user : nullptr, slot};
     for (const OutputReport &output : report.outputs) {
         if (wantsDiffHook() && !output.kept.empty()) {
             DiffHookCall call{store.dir().print(output.path), output.kept, store.dir().print(plan.drvPath),

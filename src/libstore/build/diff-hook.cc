@@ -144,6 +144,7 @@ Task<> runDiffHook(const DiffHookContext &context, const DiffHookCall &call) {
     std::string problem;
     try {
         Hook hook(context, call);
+        context.slot.setBuilder(hook.process.pid());
         co_await watchHook(hook);
         hook.readRest();
         BuilderResult ended = hook.process.wait();

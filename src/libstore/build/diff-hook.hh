@@ -3,6 +3,7 @@
 #include <string>
 
 #include "libstore/build/build-log.hh"
+#include "libstore/build/build-slots.hh"
 #include "libstore/build/build-users.hh"
 #include "libstore/build/event-loop.hh"
 #include "libstore/store/settings.hh"
@@ -25,6 +26,7 @@ struct DiffHookContext {
     const Settings &settings;
     const StoreDir &store;
     const BuildUser *user; ///< null: runs as ourselves
+    const SlotLease &slot; ///< of the build: what the hook asks a daemon to build runs on it
 };
 
 /// Runs the hook as the build user, with the daemon's environment, and on Linux in a pid namespace of its
