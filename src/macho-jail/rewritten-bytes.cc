@@ -1,29 +1,14 @@
 #include "macho-jail/rewritten-bytes.hh"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 
-#include <unistd.h>
-
-#include "libutil/error.hh"
+#include "libutil/positioned-io.hh"
 
 namespace firn::jail {
 
 void FileBytes::read(uint64_t offset, char *buffer, size_t size) const {
-    while (size > 0) {
-        ssize_t got = pread(fd_, buffer, size, static_cast<off_t>(offset));
-        if (got == 0) {
-            throw Error(ErrorKind::badInput, "the file is shorter than {} bytes", size_);
-        }
-        if (got < 0 && errno != EINTR) {
-            throwErrno("reading {} bytes at {}", size, offset);
-        }
-        size_t done = got > 0 ? static_cast<size_t>(got) : 0;
-        buffer += done;
-        size -= done;
-        offset += done;
-    }
+    readFullAt(fd_, offset, buffer, size);
 }
 
 void PatchedBytes::read(uint64_t offset, char *buffer, size_t size) const {

@@ -2,9 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "unit/expect-error.hh"
 #include "unit/macho-builder.hh"
-#include "unit/temporary-directory.hh"
 
 namespace firn::jail {
 namespace {
@@ -107,17 +105,6 @@ TEST(PatchedBytes, LaysPatchesOverWhatIsRead) {
             ASSERT_EQ(got, expected.substr(from, size)) << from;
         }
     }
-}
-
-TEST(FileBytes, AFileThatIsShorterThanItWasIsAnError) {
-    TemporaryDirectory tmp;
-    UniqueFd file(open((tmp / "file").c_str(), O_RDWR | O_CREAT, 0600));
-    ASSERT_EQ(write(file.get(), "12345", 5), 5);
-    FileBytes bytes(file.get(), 10);
-    char buffer[10];
-    bytes.read(1, buffer, 4);
-    EXPECT_EQ(std::string(buffer, 4), "2345");
-    expectError(ErrorKind::badInput, [&] { bytes.read(1, buffer, 9); });
 }
 
 } // namespace

@@ -8,27 +8,13 @@
 #include "libutil/error.hh"
 #include "libutil/interrupt.hh"
 #include "libutil/platform.hh"
+#include "libutil/positioned-io.hh"
 
 namespace firn {
 
 void FileBytes::read(uint64_t offset, char *buffer, size_t size) const {
     throwIfInterrupted();
-    while (size > 0) {
-        ssize_t count = pread(fd_, buffer, size, static_cast<off_t>(offset));
-        if (count == 0) {
-            throw Error(ErrorKind::failure, "it became shorter while it was read");
-        }
-        if (count < 0) {
-            if (errno == EINTR) {
-                throwIfInterrupted();
-                continue;
-            }
-            throwErrno("reading it");
-        }
-        buffer += count;
-        offset += static_cast<uint64_t>(count);
-        size -= static_cast<size_t>(count);
-    }
+    readFullAt(fd_, offset, buffer, size);
 }
 
 bool OpenFile::canBeMacho() const {

@@ -11,6 +11,7 @@
 #include "libutil/files.hh"
 #include "libutil/interrupt.hh"
 #include "libutil/platform.hh"
+#include "libutil/positioned-io.hh"
 
 namespace firn {
 
@@ -129,15 +130,7 @@ void Replacement::writeAt(std::string_view bytes, uint64_t offset) {
         throw Error(ErrorKind::bug, "a patch of {} bytes at {} lies outside of the file", bytes.size(),
                     offset);
     }
-    while (!bytes.empty()) {
-        ssize_t count = pwrite(fd_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
-        if (count >= 0) {
-            bytes.remove_prefix(static_cast<size_t>(count));
-            offset += static_cast<uint64_t>(count);
-        } else if (errno != EINTR) {
-            throwErrno("writing its new contents");
-        }
-    }
+    writeFullAt(fd_.get(), offset, bytes);
 }
 
 void Replacement::takeOver() {

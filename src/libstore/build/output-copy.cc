@@ -13,6 +13,7 @@
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 #include "libutil/interrupt.hh"
+#include "libutil/positioned-io.hh"
 
 namespace firn {
 
@@ -93,14 +94,11 @@ void ReplacementFile::write(std::string_view bytes) {
 }
 
 void ReplacementFile::writeAt(std::string_view bytes, uint64_t offset) {
-    while (!bytes.empty()) {
-        ssize_t count = pwrite(fd_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
-        if (count >= 0) {
-            bytes.remove_prefix(static_cast<size_t>(count));
-            offset += static_cast<uint64_t>(count);
-        } else if (errno != EINTR) {
-            throwErrno("patching '{}'", escapeForDisplay(name_));
-        }
+    try {
+        writeFullAt(fd_.get(), offset, bytes);
+    } catch (Error &error) {
+        error.addContext(fmt::format("patching '{}'", escapeForDisplay(name_)));
+        throw;
     }
 }
 
