@@ -1,7 +1,6 @@
 #include "libstore/build/output-comparison.hh"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <memory>
 
@@ -12,6 +11,7 @@
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 #include "libutil/interrupt.hh"
+#include "libutil/positioned-io.hh"
 
 namespace firn {
 
@@ -44,8 +44,8 @@ class FilePair {
         for (uint64_t at = 0; at < common;) {
             throwIfInterrupted();
             auto size = static_cast<size_t>(std::min<uint64_t>(blockSize, common - at));
-            readAt(oldFile_, old_.get(), size, at);
-            readAt(newFile_, new_.get(), size, at);
+            readFullAt(oldFile_, at, old_.get(), size);
+            readFullAt(newFile_, at, new_.get(), size);
             if (memcmp(old_.get(), new_.get(), size) != 0) {
                 countIn(at, size, found, difference);
             }
@@ -62,29 +62,13 @@ class FilePair {
         if (std::min(difference.oldSize, difference.newSize) < head) {
             return false;
         }
-        readAt(oldFile_, old_.get(), head, 0);
-        readAt(newFile_, new_.get(), head, 0);
+        readFullAt(oldFile_, 0, old_.get(), head);
+        readFullAt(newFile_, 0, new_.get(), head);
         return canBeMacho({old_.get(), head}) && canBeMacho({new_.get(), head});
     }
 
   private:
     static constexpr size_t blockSize = 256 * 1024;
-
-    static void readAt(int fd, char *buffer, size_t size, uint64_t offset) {
-        while (size > 0) {
-            ssize_t got = pread(fd, buffer, size, static_cast<off_t>(offset));
-            if (got < 0 && errno != EINTR) {
-                throwErrno("reading a file to compare it");
-            }
-            if (got == 0) {
-                throw Error(ErrorKind::failure, "a file became shorter while it was compared");
-            }
-            size_t done = got > 0 ? static_cast<size_t>(got) : 0;
-            buffer += done;
-            size -= done;
-            offset += done;
-        }
-    }
 
     void countIn(uint64_t begin, size_t size, bool &found, TreeDifference &difference) const {
         for (size_t i = 0; i < size; ++i) {
