@@ -407,7 +407,9 @@ def test_a_hook_that_writes_gigabytes_is_cut_and_counted(world):
     assert re.search(r"diff-hook wrote 19999\d{5} bytes more, which are not shown", result.err)
 
 
+@pytest.mark.user_only
 def test_a_hook_may_build_on_the_slot_of_its_check(world):
+    """As root it runs as a build user, and those may not connect."""
     world.conf |= {"machine-max-jobs": "1", "diff-hook-timeout": "60"}
     inner = world.root / "noise/inner"
     expression, *_ = hook(world, f"NIX_REMOTE=daemon nix-store --realise $(cat {inner})")
