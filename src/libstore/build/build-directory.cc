@@ -1,6 +1,7 @@
 #include "libstore/build/build-directory.hh"
 
 #include <cstdlib>
+#include <optional>
 #include <vector>
 
 #include <fcntl.h>
@@ -114,21 +115,40 @@ UniqueFd openLocked(int dir, const std::string &name) {
     return locked && isNamed(dir, name, fd.get()) ? std::move(fd) : UniqueFd();
 }
 
-void sweep(int common) {
-    for (const std::string &name : listDirectory(common)) {
-        if (UniqueFd lock = openLocked(common, name)) {
-            removeTree(common, name);
+/// Removes what is left over in a base. What cannot be removed keeps it from nothing else.
+class Sweeper {
+  public:
+    Sweeper(int base, std::filesystem::path path) : base_(base), path_(std::move(path)) {}
+
+    /// Nothing of the common directory stays, unless somebody has a build there: then it is not empty.
+    void sweepAndRemove(const std::string &name) {
+        if (UniqueFd common = openOwned(base_, name)) {
+            sweep(common.get(), name);
+            unlinkat(base_, name.c_str(), AT_REMOVEDIR);
         }
     }
-}
 
-/// Nothing of it stays, unless somebody has a build there: then it is not empty.
-void sweepAndRemove(int base, const std::string &name) {
-    if (UniqueFd common = openOwned(base, name)) {
-        sweep(common.get());
-        unlinkat(base, name.c_str(), AT_REMOVEDIR);
+    void sweep(int common, const std::string &name) {
+        for (const std::string &entry : listDirectory(common)) {
+            try {
+                if (UniqueFd lock = openLocked(common, entry)) {
+                    removeTree(common, entry);
+                }
+            } catch (Error &error) {
+                error.addContext(fmt::format("sweeping '{}'", (path_ / name).string()));
+                trouble_ = trouble_ ? trouble_ : error;
+            }
+        }
     }
-}
+
+    /// The first error that there was.
+    const std::optional<Error> &trouble() const { return trouble_; }
+
+  private:
+    int base_;
+    std::filesystem::path path_;
+    std::optional<Error> trouble_;
+};
 
 constexpr const char *ownName = "b";
 
@@ -285,8 +305,10 @@ BuildDirectories::BuildDirectories(const std::filesystem::path &base, Sweep swee
     checkBase(base_.get(), basePath_);
     open(closed_);
     if (sweepIt == Sweep::yes) {
-        sweep(closed_.fd.get());
-        sweepAndRemove(base_.get(), reachable_.wanted);
+        // What a listener tells of as it starts is no reason not to build.
+        Sweeper sweeper(base_.get(), basePath_);
+        sweeper.sweep(closed_.fd.get(), closed_.name);
+        sweeper.sweepAndRemove(reachable_.wanted);
     }
 }
 
@@ -324,10 +346,14 @@ void BuildDirectories::sweepLeftovers(const std::filesystem::path &base) {
     }
     UniqueFd fd = openDirectory(base);
     checkBase(fd.get(), base);
+    Sweeper sweeper(fd.get(), base);
     for (const std::string &name : listDirectory(fd.get())) {
         if (isNameOf(closedDirectory(), name) || isNameOf(reachableDirectory(), name)) {
-            sweepAndRemove(fd.get(), name);
+            sweeper.sweepAndRemove(name);
         }
+    }
+    if (sweeper.trouble()) {
+        throw *sweeper.trouble();
     }
 }
 

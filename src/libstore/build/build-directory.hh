@@ -89,9 +89,9 @@ class BuildDirectories {
   public:
     enum class Sweep { yes, no };
 
-    /// Opens, or makes, the common directory and sweeps all that is ours in the base. Refuses a base
-    /// directory in which others could replace what is ours: one of another user's, or that others, or a
-    /// group which is not our own user's alone, may write, unless it has a sticky bit.
+    /// Opens, or makes, the common directory and sweeps what is ours in the base, as far as it goes. Refuses
+    /// a base directory in which others could replace what is ours: one of another user's, or that others, or
+    /// a group which is not our own user's alone, may write, unless it has a sticky bit.
     explicit BuildDirectories(const std::filesystem::path &base, Sweep sweep = Sweep::yes);
     ~BuildDirectories();
     BuildDirectories(const BuildDirectories &) = delete;
@@ -102,7 +102,8 @@ class BuildDirectories {
     /// For a build that must reach it by path as another user: the one that it is given to.
     BuildDirectory makeReachable();
 
-    /// Removes what dead daemons left in `base`, if that is there. Refuses what the constructor refuses.
+    /// Removes what dead daemons left in `base`, if that is there. Refuses what the constructor refuses;
+    /// what cannot be removed is an error when all else is swept.
     static void sweepLeftovers(const std::filesystem::path &base);
 
     /// The setting build-dir, else the daemon's TMPDIR, else `<state>/builds`.
