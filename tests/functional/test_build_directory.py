@@ -36,7 +36,7 @@ def reaches(uid, directory):
 def test_only_its_own_user_reaches_an_unsandboxed_build_and_nobody_a_sandboxed_one(world):
     """Although each opens its directory to all, and all run at once."""
     world.conf |= {"sandbox": "relaxed", "max-jobs": "4", "machine-max-jobs": "4"}
-    client = world.popen(["nix-build", "--no-out-link", world.nix(f"""
+    client = world.popen(["nix-build", "--no-out-link", "--max-jobs", "4", world.nix(f"""
         map (n: sh "in${{n}}" ''chmod 777 .; {WAIT}'' {{}}) [ "1" "2" ]
         ++ map (n: sh "out${{n}}" ''chmod 777 .; {WAIT}'' {{ __noChroot = true; }}) [ "1" "2" ]""")])
     try:
