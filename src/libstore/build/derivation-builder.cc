@@ -230,10 +230,7 @@ void DerivationBuilder::Impl::prepare() {
 
 void DerivationBuilder::Impl::makeDirectory() {
     BuildDirectories &directories = worker.directories();
-    if (user && !sandboxed) {
-        directories.openTo(user->gid());
-    }
-    directory.emplace(directories.make());
+    directory.emplace(user && !sandboxed ? directories.makeReachable() : directories.make());
     execution = &worker.execChoiceFor(*directory);
     if (execution->mechanism == ExecMechanism::overlay) {
         directory->makeOverlay();
