@@ -28,4 +28,9 @@ bool haveMountSetattr() {
     return have;
 }
 
+bool mayMount() {
+    // The right is looked at before the descriptor.
+    return open_tree(-1, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC) < 0 && errno == EBADF;
+}
+
 } // namespace firn

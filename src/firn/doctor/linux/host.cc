@@ -167,6 +167,10 @@ Findings judgeSandbox(const Settings &settings, const std::string &initProgram) 
     return findings;
 }
 
+bool hasMountRights() {
+    return mayMount();
+}
+
 std::string programOf(pid_t pid) {
     std::error_code forbidden; // to all but root and the process's own user
     std::string link = fmt::format("/proc/{}/exe", pid);
