@@ -399,7 +399,10 @@ int probeExecution(int directory, const std::string &initProgram) {
 
 std::string explainNoExecution(const ExecChoice &choice, int directory, const std::string &why) {
     ExecChoice now = choice;
-    now.mount = describeMount(directory);
+    MountDescription mount = describeMount(directory);
+    if (!mount.mountPoint.empty()) { // it may have been unmounted meanwhile
+        now.mount = mount;
+    }
     return explainRefusal(now, why);
 }
 

@@ -85,7 +85,8 @@ std::string explainSetupFailure(const BuilderResult &result) {
                      "what lies above it"
                    : "";
     case Step::makeExecutable:
-        return result.error == EPERM ? "The mount belongs to another user namespace, so its flags are locked"
+        return result.error == EPERM ? "Lifting noexec takes root's rights over the mount, from outside of "
+                                       "any user namespace that does not own it"
                                      : explainMounts(result.step, result.error);
     case Step::makeRoot:
     case Step::setMountFlags:
