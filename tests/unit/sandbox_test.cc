@@ -889,6 +889,59 @@ TEST_F(SandboxTest, classicExecutableMountIsMadeHoweverFewDescriptorsThereAre) {
     EXPECT_EQ(takeOutput(), "executed\n");
 }
 
+/// The options of the last mount at a path, as mountinfo has them, without noexec.
+std::string optionsBesideNoexec(const std::string &table, const std::string &path) {
+    size_t at = table.rfind(" " + path + " ");
+    std::istringstream fields(at == std::string::npos ? "" : table.substr(at));
+    std::string point, options;
+    fields >> point >> options;
+    size_t noexec = options.find(",noexec");
+    return noexec == std::string::npos ? options : options.erase(noexec, strlen(",noexec"));
+}
+
+TEST_F(SandboxTest, classicExecutableMountKeepsEveryFlagButNoexec) {
+    constexpr unsigned long nosymfollow = 256; // MS_NOSYMFOLLOW, in headers of Linux 5.10
+    std::string build = root_ + "/build";
+    SandboxSpec spec = plainShell("busybox cat /proc/self/mountinfo");
+    spec.buildDirKind = BuildDirKind::classicExecutable;
+    spec.buildDirInside = build;
+    if (geteuid() != 0) {
+        spec.buildDir = build_.get();
+        EXPECT_EQ(run(spec).result.error, EPERM);
+        return;
+    }
+    constexpr unsigned long kinds[] = {0,
+                                       MS_NOATIME,
+                                       MS_NODIRATIME,
+                                       MS_RELATIME,
+                                       MS_STRICTATIME,
+                                       MS_NOATIME | MS_NODIRATIME,
+                                       nosymfollow,
+                                       nosymfollow | MS_NOATIME};
+    for (unsigned long flags : kinds) {
+        EXPECT_EQ(0, exitCodeOf([&] {
+                      if (unshare(CLONE_NEWNS) != 0 ||
+                          mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+                          mount("none", build.c_str(), "tmpfs", MS_NOEXEC | MS_NOSUID | MS_NODEV | flags,
+                                "mode=0777") != 0) {
+                          return 99;
+                      }
+                      UniqueFd directory(open(build.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+                      spec.buildDir = directory.get();
+                      std::string host = slurp("/proc/self/mountinfo");
+                      bool noexec = host.find(build + " rw,nosuid,nodev,noexec") != std::string::npos;
+                      Outcome outcome = run(spec);
+                      std::string expected = optionsBesideNoexec(host, build);
+                      size_t at = outcome.output.rfind(" " + build + " ");
+                      bool same = optionsBesideNoexec(outcome.output, build) == expected;
+                      bool lifted = at != std::string::npos &&
+                                    outcome.output.find("noexec", at) > outcome.output.find('\n', at);
+                      return noexec && outcome.result.succeeded() && same && lifted ? 0 : 1;
+                  }))
+            << flags;
+    }
+}
+
 TEST_F(SandboxTest, earlyKillIsNotLost) {
     for (int i = 0; i < 20; i++) {
         BuilderProcess process = spawnSandbox(shell("busybox sleep 1000"));
