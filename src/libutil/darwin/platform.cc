@@ -77,7 +77,7 @@ UniqueFd makeUnixSocket() {
 }
 
 UniqueFd openWorkingDirectory() {
-    return UniqueFd(open(".", O_SEARCH | O_DIRECTORY | O_CLOEXEC));
+    return UniqueFd(open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 }
 
 bool isMountRoot(int) {
