@@ -87,10 +87,12 @@ void serveStdio(const DaemonOptions &options, const StoreChoice &choice, const S
 
 /// Removes what builds of killed daemons left behind, as far as that can be told from what is in use.
 void sweepLeftovers(const Locations &locations, const Settings &settings, Logger &logger) {
-    try {
-        BuildDirectories::sweepLeftovers(BuildDirectories::chooseBase(locations, settings));
-    } catch (const Error &error) {
-        logger.warn(error.message());
+    for (const std::filesystem::path &base : BuildDirectories::possibleBases(locations, settings)) {
+        try {
+            BuildDirectories::sweepLeftovers(base);
+        } catch (const Error &error) {
+            logger.warn(error.message());
+        }
     }
     std::error_code absent;
     if (std::filesystem::is_directory(locations.storeDir.str(), absent)) {

@@ -12,6 +12,7 @@
 
 #include "libutil/error.hh"
 #include "libutil/files.hh"
+#include "libutil/platform.hh"
 
 namespace firn {
 
@@ -24,13 +25,13 @@ constexpr int backlog = 128;
 /// directory is the working directory while one of these exists.
 class WorkingDirectory {
   public:
-    explicit WorkingDirectory(const std::filesystem::path &dir) : before_(openDirectory(".")) {
+    explicit WorkingDirectory(const std::filesystem::path &dir) : before_(openWorkingDirectory()) {
         if (chdir(dir.c_str()) != 0) {
             throwErrno("changing to the socket's directory '{}'", dir.string());
         }
     }
     ~WorkingDirectory() {
-        if (fchdir(before_.get()) != 0) {
+        if ((before_ ? fchdir(before_.get()) : chdir("/")) != 0) {
             _exit(1); // everything relative would be wrong from here on
         }
     }

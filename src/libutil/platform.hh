@@ -24,6 +24,10 @@ bool allocateFile(int fd, uint64_t size);
 /// A Unix stream socket, close-on-exec. Throws SysError.
 UniqueFd makeUnixSocket();
 
+/// The working directory, for fchdir(). None where we may not even search it, and so no relative path leads
+/// anywhere; on macOS also where we may not read it.
+UniqueFd openWorkingDirectory();
+
 /// Whether an open directory is the root of a mount (also of a bind mount on the same file system). False
 /// where the kernel cannot say.
 bool isMountRoot(int fd);

@@ -7,7 +7,7 @@ namespace firn::sandbox {
 namespace {
 
 constexpr uint32_t magic = 0x78626e73;
-constexpr uint32_t version = 2;
+constexpr uint32_t version = 3;
 
 class Encoder {
   public:
@@ -129,6 +129,7 @@ void fields(Coder &coder, Value &d) {
     coder.number(d.statusFd);
     coder.number(d.outputFd);
     coder.flag(d.pivot);
+    coder.number(d.buildDirFd);
     coder.flag(d.readOnlyRoot);
     coder.flag(d.userNamespace);
     coder.flag(d.privateNetwork);
@@ -189,8 +190,9 @@ bool isSensible(const Description &d) {
     // Inside its own root a builder is never uid 0; without one it is what it is on the host.
     bool users = d.pivot ? d.insideUid != 0 && d.userNamespace : d.insideUid == d.outsideUid;
     bool known = d.insideUid != UINT32_MAX && d.outsideUid != UINT32_MAX;
-    return users && known && d.statusFd > 2 && d.outputFd > 2 && d.parentPid > 0 && !d.builder.empty() &&
-           d.filter.size() % 8 == 0 && d.filter.size() / 8 <= 4096;
+    bool directory = d.buildDirFd == -1 || (d.buildDirFd > 2 && !d.pivot);
+    return users && known && directory && d.statusFd > 2 && d.outputFd > 2 && d.parentPid > 0 &&
+           !d.builder.empty() && d.filter.size() % 8 == 0 && d.filter.size() / 8 <= 4096;
 }
 
 } // namespace
@@ -231,6 +233,7 @@ const char *stepName(Step step) {
         "becoming the build user",
         "making the sandbox's root",
         "making an executable mount of the build directory",
+        "finding the directory to mount on",
         "making a directory",
         "making a file",
         "making a symlink",

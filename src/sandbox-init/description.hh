@@ -30,7 +30,7 @@ enum class OpKind : uint32_t {
     file,      ///< make a regular file with `data` as its contents
     symlink,   ///< make a symlink to `data`
     bind,      ///< attach a clone of a host mount; the mount point is made when it is missing
-    tmpfs,     ///< a new tmpfs with the mount options in `data`
+    tmpfs,     ///< a new tmpfs with the mount options in `data`, for files that the next operations make, too
     ownMount,  ///< make a directory and mount it on itself, so that it stays writable when the root does not
     proc,      ///< the process file system of the sandbox's own pid namespace
     devpts,    ///< a pseudo terminal file system of its own
@@ -41,7 +41,7 @@ enum class SourceKind : uint32_t {
     none,
     path,       ///< a host path, looked up by sandbox-init
     descriptor, ///< an open (O_PATH is enough) descriptor of a file or directory
-    mount, ///< a detached mount (open_tree, fsmount): attached as it is; flags are only added, with opEarly
+    mount,      ///< a detached mount (open_tree, fsmount): attached as it is; flags are only added
 };
 
 /// Bits of SetupOp::flags.
@@ -57,9 +57,11 @@ enum OpFlags : uint32_t {
     opEarlyIfRoom =
         64, ///< likewise while there are descriptors left; beyond that the build user must reach it
     opExecutable =
-        128, ///< clear noexec from the clone, by a remount in a mount namespace between; with opEarly
+        128, ///< clear noexec from the clone, by a remount in a mount namespace between the daemon's and ours
+    opBuilders = 256,   ///< the file is the builder's user's
+    opWatchSpace = 512, ///< of a tmpfs: the report of the builder's end says whether it was full
 };
-constexpr uint32_t allOpFlags = 255;
+constexpr uint32_t allOpFlags = 1023;
 
 struct SetupOp {
     OpKind kind = OpKind::directory;
@@ -77,13 +79,17 @@ struct Description {
     int32_t statusFd = -1; ///< pipe for Reports
     int32_t outputFd = -1; ///< becomes the builder's stdout and stderr
     bool pivot = true;     ///< a root of its own (sandboxed); else ops apply to the host's tree in a private
-                           ///< mount namespace
+                           ///< mount namespace: then their targets exist, and no symlink leads to them
+    /// Without a root of its own: the working directory is this one, or else nothing is mounted and nothing
+    /// runs; afterwards it is what was mounted on it. −1: any.
+    int32_t buildDirFd = -1;
     bool readOnlyRoot = true;
     bool userNamespace = true;
     bool privateNetwork = true; ///< with IPC, UTS and cgroup namespaces given by `namespaces`
     bool classicMounts = false; ///< without mount_setattr, which came with Linux 5.12
     uint32_t namespaces = 0;    ///< CLONE_NEW* bits besides user, pid and mount
-    bool privileged = false; ///< the daemon is root: it leases a build user, and maps and opens things for us
+    bool privileged = false;    ///< the daemon has root's rights over mounts and users: it may lease a build
+                                ///< user, and maps and opens things for us
     uint32_t insideUid = 0, insideGid = 0;   ///< the builder's, in its namespace
     uint32_t outsideUid = 0, outsideGid = 0; ///< the same on the host
     std::vector<uint32_t> groups;            ///< supplementary groups, host ids; privileged only
@@ -115,6 +121,7 @@ enum class Step : uint32_t {
     becomeUser,
     makeRoot,
     makeExecutable,
+    findTarget,
     makeDirectory,
     makeFile,
     makeSymlink,
@@ -162,7 +169,7 @@ struct Report {
     uint64_t userMicroseconds = 0;   ///< CPU time of the builder and the children it waited for
     uint64_t systemMicroseconds = 0; ///< likewise, in the kernel
     uint32_t pathLength = 0;
-    uint32_t reserved = 0;
+    uint32_t isFull = 0; ///< 1: next to nothing was left of the file system with opWatchSpace
 
     static constexpr uint32_t reportMagic = 0x4e524946;
 };

@@ -1,71 +1,20 @@
 #include "sandbox-init/filesystem.hh"
 
+#include <algorithm>
 #include <cstring>
 
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "sandbox-init/fail.hh"
+#include "sandbox-init/tree.hh"
 
 namespace firn::sandbox {
 
 namespace {
-
-/// Makes file system objects below the new root. Targets are looked up inside that root alone, whatever
-/// symlinks a sandbox path brought along; the last parent stays open, since most operations come in runs
-/// (devices, store paths).
-class Tree {
-  public:
-    explicit Tree(int root) : root_(root) {}
-
-    int root() const { return root_; }
-
-    struct Place {
-        int parent;
-        const char *name; ///< points into the operation's target
-    };
-
-    Place placeOf(const SetupOp &op, Step step) {
-        size_t slash = op.target.rfind('/');
-        std::string parent = op.target.substr(0, slash);
-        if (parentFd_ < 0 || parent != parentPath_) {
-            forgetParent();
-            parentFd_ = parent.empty() ? root_ : openInside(parent, step);
-            parentPath_ = parent;
-        }
-        return {parentFd_, op.target.c_str() + slash + 1};
-    }
-
-    /// After a mount: the open parent may now lie underneath it.
-    void forgetParentBelow(const std::string &target) {
-        if (parentFd_ >= 0 && (parentPath_ + "/").starts_with(target + "/")) {
-            forgetParent();
-        }
-    }
-
-  private:
-    int openInside(const std::string &path, Step step) {
-        struct open_how how = {};
-        how.flags = O_PATH | O_DIRECTORY | O_CLOEXEC;
-        how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-        long fd = syscall(SYS_openat2, root_, path.c_str(), &how, sizeof how);
-        return check(static_cast<int>(fd), step, path);
-    }
-    void forgetParent() {
-        if (parentFd_ >= 0 && parentFd_ != root_) {
-            close(parentFd_);
-        }
-        parentFd_ = -1;
-    }
-
-    int root_;
-    int parentFd_ = -1;
-    std::string parentPath_;
-};
 
 /// Unless it is there already.
 void makeDirectory(Tree &tree, const SetupOp &op, Step step) {
@@ -83,11 +32,14 @@ void writeAll(int fd, std::string_view data, const SetupOp &op) {
     }
 }
 
-void makeFile(Tree &tree, const SetupOp &op) {
+void makeFile(Tree &tree, const SetupOp &op, const Description &description) {
     Tree::Place place = tree.placeOf(op, Step::makeFile);
     int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
     int fd = check(openat(place.parent, place.name, flags, op.mode), Step::makeFile, op.target);
     writeAll(fd, op.data, op);
+    if (op.flags & opBuilders) {
+        check(fchown(fd, description.insideUid, description.insideGid), Step::makeFile, op.target);
+    }
     close(fd);
 }
 
@@ -96,31 +48,13 @@ void makeSymlink(Tree &tree, const SetupOp &op, const std::string &linkTarget) {
     check(symlinkat(linkTarget.c_str(), place.parent, place.name), Step::makeSymlink, op.target);
 }
 
-void attach(Tree &tree, const SetupOp &op, int mount, unsigned long lateFlags = 0) {
-    Tree::Place place = tree.placeOf(op, Step::makeMountPoint);
-    int moved = move_mount(mount, "", place.parent, place.name, MOVE_MOUNT_F_EMPTY_PATH);
-    check(moved, Step::attachMount, op.target);
-    if (lateFlags != 0) {
-        setLateFlags(mount, lateFlags, op.target);
-    }
-    close(mount);
-    tree.forgetParentBelow(op.target);
-}
-
 void bindSource(Tree &tree, const SetupOp &op, const OpenSource &source) {
     if (!source.linkTarget.empty()) {
         makeSymlink(tree, op, source.linkTarget);
         return;
     }
-    if (S_ISDIR(source.mode)) {
-        makeDirectory(tree, op, Step::makeMountPoint);
-    } else {
-        Tree::Place place = tree.placeOf(op, Step::makeMountPoint);
-        if (mknodat(place.parent, place.name, S_IFREG | 0644, 0) < 0 && errno != EEXIST) {
-            fail(Step::makeMountPoint, op.target);
-        }
-    }
-    attach(tree, op, source.fd, source.lateFlags);
+    tree.makeMountPoint(op, source.mode);
+    tree.attach(op, source.fd, source.lateFlags);
 }
 
 void bindOp(Tree &tree, const SetupOp &op, OpenSource &early) {
@@ -139,16 +73,53 @@ void ownMount(Tree &tree, const SetupOp &op) {
     check(fchmodat(place.parent, place.name, op.mode, 0), Step::makeDirectory, op.target);
     int mount =
         open_tree(place.parent, place.name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);
-    attach(tree, op, check(mount, Step::openSource, op.target));
+    tree.attach(op, check(mount, Step::openSource, op.target));
 }
 
-/// The classic call suffices where the type is given: its target is relative to the new root, our working
-/// directory, and lies where only our own operations have been.
+/// A detached mount of a new file system. Options are "name=value" or "name", separated by commas.
+int newMount(const char *type, std::string_view options, unsigned attributes, Step step) {
+    int context = check(fsopen(type, FSOPEN_CLOEXEC), step, type);
+    while (!options.empty()) {
+        size_t end = std::min(options.find(','), options.size());
+        std::string name(options.substr(0, end)), value;
+        options.remove_prefix(std::min(end + 1, options.size()));
+        size_t equals = name.find('=');
+        bool flag = equals == std::string::npos;
+        if (!flag) {
+            value = name.substr(equals + 1);
+            name.resize(equals);
+        }
+        int result = fsconfig(context, flag ? FSCONFIG_SET_FLAG : FSCONFIG_SET_STRING, name.c_str(),
+                              flag ? nullptr : value.c_str(), 0);
+        check(result, step, name);
+    }
+    check(fsconfig(context, FSCONFIG_CMD_CREATE, nullptr, nullptr, 0), step, type);
+    int mount = check(fsmount(context, FSMOUNT_CLOEXEC, attributes), step, type);
+    close(context);
+    return mount;
+}
+
+/// The classic call suffices where the type is given: its target is relative to our working directory. In a
+/// root of our own that is the root, and the way to it has been made by our own operations alone.
 void mountType(Tree &tree, const SetupOp &op, const char *type, unsigned long flags, Step step) {
-    makeDirectory(tree, op, Step::makeMountPoint);
-    std::string relative = op.target.substr(1);
-    check(mount(type, relative.c_str(), type, flags, op.data.c_str()), step, op.target);
+    if (tree.isHosts()) {
+        tree.changeToExisting(op);
+        check(mount(type, ".", type, flags, op.data.c_str()), step, op.target);
+        check(fchdir(tree.root()), step, "/");
+    } else {
+        tree.makeMountPoint(op, S_IFDIR);
+        check(mount(type, op.target.c_str() + 1, type, flags, op.data.c_str()), step, op.target);
+    }
     tree.forgetParentBelow(op.target);
+}
+
+void mountTmpfs(Tree &tree, const SetupOp &op, FileSystemResult &result) {
+    int mount = newMount("tmpfs", op.data, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, Step::mountTmpfs);
+    if (op.flags & opWatchSpace) {
+        result.watched = check(fcntl(mount, F_DUPFD_CLOEXEC, 3), Step::mountTmpfs, op.target);
+    }
+    tree.makeMountPoint(op, S_IFDIR);
+    tree.attachNew(op, mount);
 }
 
 /// Its files are in the source's directory `upper`, and executable although that may lie on a mount that is
@@ -156,34 +127,27 @@ void mountType(Tree &tree, const SetupOp &op, const char *type, unsigned long fl
 void mountOverlay(Tree &tree, const SetupOp &op) {
     int directory = openOverlayDirectory(op);
     check(fchdir(directory), Step::mountOverlay, op.target);
-    int context = check(fsopen("overlay", FSOPEN_CLOEXEC), Step::mountOverlay, "overlay");
-    for (const char *option : {"lower", "upper", "work"}) {
-        std::string name = std::string(option) + "dir";
-        check(fsconfig(context, FSCONFIG_SET_STRING, name.c_str(), option, 0), Step::mountOverlay, name);
-    }
-    check(fsconfig(context, FSCONFIG_SET_FLAG, "userxattr", nullptr, 0), Step::mountOverlay, "userxattr");
-    check(fsconfig(context, FSCONFIG_CMD_CREATE, nullptr, nullptr, 0), Step::mountOverlay, op.target);
-    int mount = fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
-    check(mount, Step::mountOverlay, op.target);
-    close(context);
+    int mount = newMount("overlay", "lowerdir=lower,upperdir=upper,workdir=work,userxattr",
+                         MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, Step::mountOverlay);
     close(directory);
     check(fchdir(tree.root()), Step::makeRoot, "/");
-    makeDirectory(tree, op, Step::makeMountPoint);
-    attach(tree, op, mount);
+    tree.makeMountPoint(op, S_IFDIR);
+    tree.attach(op, mount);
 }
 
-void runOp(Tree &tree, const SetupOp &op, OpenSource &early) {
+void runOp(Tree &tree, const SetupOp &op, OpenSource &early, const Description &description,
+           FileSystemResult &result) {
     switch (op.kind) {
     case OpKind::directory:
         return makeDirectory(tree, op, Step::makeDirectory);
     case OpKind::file:
-        return makeFile(tree, op);
+        return makeFile(tree, op, description);
     case OpKind::symlink:
         return makeSymlink(tree, op, op.data);
     case OpKind::bind:
         return bindOp(tree, op, early);
     case OpKind::tmpfs:
-        return mountType(tree, op, "tmpfs", MS_NOSUID | MS_NODEV, Step::mountTmpfs);
+        return mountTmpfs(tree, op, result);
     case OpKind::ownMount:
         return ownMount(tree, op);
     case OpKind::proc:
@@ -197,13 +161,8 @@ void runOp(Tree &tree, const SetupOp &op, OpenSource &early) {
 
 /// Mounts a tmpfs over "/". Our own root stays the directory underneath, so host paths still mean the host's.
 int makeRoot() {
-    int context = check(fsopen("tmpfs", FSOPEN_CLOEXEC), Step::makeRoot, "tmpfs");
-    check(fsconfig(context, FSCONFIG_SET_STRING, "mode", "0755", 0), Step::makeRoot, "mode");
-    check(fsconfig(context, FSCONFIG_CMD_CREATE, nullptr, nullptr, 0), Step::makeRoot, "tmpfs");
-    unsigned flags = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
-    int root = check(fsmount(context, FSMOUNT_CLOEXEC, flags), Step::makeRoot, "tmpfs");
+    int root = newMount("tmpfs", "mode=0755", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, Step::makeRoot);
     check(move_mount(root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH), Step::makeRoot, "/");
-    close(context);
     return root;
 }
 
@@ -231,13 +190,14 @@ int openHostTree() {
 
 } // namespace
 
-void setUpFileSystem(const Description &description, std::vector<OpenSource> &early) {
+FileSystemResult setUpFileSystem(const Description &description, std::vector<OpenSource> &early) {
     int root = description.pivot ? makeRoot() : openHostTree();
     check(fchdir(root), Step::makeRoot, "/");
-    Tree tree(root);
+    Tree tree(root, description);
+    FileSystemResult result;
     umask(0);
     for (size_t i = 0; i < description.ops.size(); i++) {
-        runOp(tree, description.ops[i], early[i]);
+        runOp(tree, description.ops[i], early[i], description, result);
     }
     umask(022);
     if (description.pivot) {
@@ -247,6 +207,8 @@ void setUpFileSystem(const Description &description, std::vector<OpenSource> &ea
         enterRoot();
     }
     close(root);
+    result.workingDirectory = tree.workingDirectory();
+    return result;
 }
 
 } // namespace firn::sandbox

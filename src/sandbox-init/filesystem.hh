@@ -1,15 +1,23 @@
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "sandbox-init/description.hh"
 #include "sandbox-init/sources.hh"
+#include "sandbox-init/tree.hh"
 
 namespace firn::sandbox {
+
+struct FileSystemResult {
+    /// What the working directory must turn out to be; none where nobody else could have made it.
+    std::optional<FileIdentity> workingDirectory;
+    int watched = -1; ///< of the operation with opWatchSpace
+};
 
 /// Carries out the description's operations, in a mount namespace of our own: on a fresh tmpfs that then
 /// becomes the root, or (unsandboxed) on the tree as it is. `early` are the sources opened before, one per
 /// operation. Fails the set-up at the first operation that does not work.
-void setUpFileSystem(const Description &description, std::vector<OpenSource> &early);
+FileSystemResult setUpFileSystem(const Description &description, std::vector<OpenSource> &early);
 
 } // namespace firn::sandbox

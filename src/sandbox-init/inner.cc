@@ -1,5 +1,6 @@
 #include "sandbox-init/inner.hh"
 
+#include <algorithm>
 #include <csignal>
 #include <cstring>
 
@@ -17,6 +18,8 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -173,7 +176,21 @@ std::vector<char *> pointers(const std::vector<std::string> &strings) {
     return result;
 }
 
-[[noreturn]] void runBuilder(const Description &d, const struct rlimit &descriptors) {
+/// By the path that the builder will use, with the builder's rights. Where others might have put something
+/// else there, it must still be what the set-up has found.
+void enterWorkingDirectory(const Description &d, const std::optional<FileIdentity> &expected) {
+    check(chdir(d.workingDirectory.c_str()), Step::changeDirectory, d.workingDirectory);
+    struct stat st;
+    if (expected) {
+        check(stat(".", &st), Step::changeDirectory, d.workingDirectory);
+        if (FileIdentity{st.st_dev, st.st_ino} != *expected) {
+            fail(Step::changeDirectory, d.workingDirectory, ESTALE);
+        }
+    }
+}
+
+[[noreturn]] void runBuilder(const Description &d, const struct rlimit &descriptors,
+                             const std::optional<FileIdentity> &workingDirectory) {
     setsid();
     connectOutput(d);
     closeOthers();
@@ -181,7 +198,7 @@ std::vector<char *> pointers(const std::vector<std::string> &strings) {
     if (personality(d.personality) < 0) {
         fail(Step::setPersonality, "");
     }
-    check(chdir(d.workingDirectory.c_str()), Step::changeDirectory, d.workingDirectory);
+    enterWorkingDirectory(d, workingDirectory);
     std::vector<char *> args = pointers(d.args), env = pointers(d.env);
     sigset_t none;
     sigemptyset(&none);
@@ -198,8 +215,21 @@ uint64_t microseconds(const struct timeval &time) {
     return static_cast<uint64_t>(time.tv_sec) * 1000000 + static_cast<uint64_t>(time.tv_usec);
 }
 
-[[noreturn]] void reportEnd(int status, const struct rusage &usage) {
+/// Whether next to nothing is left: what stays free of a full file system depends on what was written last.
+bool isFull(int watched) {
+    struct statvfs space;
+    if (watched < 0 || fstatvfs(watched, &space) < 0) {
+        return false;
+    }
+    constexpr uint64_t scarce = 8 * 1024 * 1024;
+    uint64_t whole = uint64_t{space.f_blocks} * space.f_frsize;
+    bool noInodes = space.f_files > 0 && space.f_ffree == 0;
+    return noInodes || uint64_t{space.f_bavail} * space.f_frsize < std::min(scarce, whole / 16);
+}
+
+[[noreturn]] void reportEnd(int status, const struct rusage &usage, int watched) {
     Report end;
+    end.isFull = isFull(watched) ? 1 : 0;
     end.kind = WIFSIGNALED(status) ? ReportKind::signaled : ReportKind::exited;
     end.value = WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status);
     end.userMicroseconds = microseconds(usage.ru_utime);
@@ -209,13 +239,13 @@ uint64_t microseconds(const struct timeval &time) {
 }
 
 /// Orphans of the build are our children: they are reaped until the builder itself has ended.
-[[noreturn]] void reap(pid_t builder) {
+[[noreturn]] void reap(pid_t builder, int watched) {
     for (;;) {
         int status;
         struct rusage usage;
         pid_t ended = wait4(-1, &status, 0, &usage);
         if (ended == builder) {
-            reportEnd(status, usage);
+            reportEnd(status, usage, watched);
         }
         if (ended < 0 && errno != EINTR) {
             fail(Step::forkBuilder, "waiting for the builder");
@@ -233,7 +263,7 @@ void runInner(const Description &description, std::vector<OpenSource> &early, in
     }
     hideFromBuilder();
     dieWithOuter(gate);
-    setUpFileSystem(description, early);
+    FileSystemResult files = setUpFileSystem(description, early);
     setNames(description);
     if (description.privateNetwork) {
         raiseLoopback();
@@ -244,11 +274,12 @@ void runInner(const Description &description, std::vector<OpenSource> &early, in
 
     pid_t builder = check(fork(), Step::forkBuilder);
     if (builder == 0) {
-        runBuilder(description, descriptors);
+        runBuilder(description, descriptors, files.workingDirectory);
     }
     // A copy of the log kept here would hide that the builder has closed it.
-    closeAllBut(0, {statusFd()});
-    reap(builder);
+    int watched = files.watched < 0 ? statusFd() : files.watched;
+    closeAllBut(0, {std::min(statusFd(), watched), std::max(statusFd(), watched)});
+    reap(builder, files.watched);
 }
 
 } // namespace firn::sandbox

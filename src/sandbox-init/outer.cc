@@ -29,11 +29,16 @@ void dieWithDaemon(const Description &description) {
     }
 }
 
-/// Only the host's own rights can change them: inside the user namespace setgroups is denied.
+/// Only the host's own rights can change them: inside the user namespace setgroups is denied. Where we are in
+/// one ourselves, a builder with our own user id keeps our groups, as an ordinary user's does.
 void setGroups(const Description &description) {
-    if (description.privileged) {
-        std::vector<gid_t> groups(description.groups.begin(), description.groups.end());
-        check(setgroups(groups.size(), groups.data()), Step::setGroups);
+    if (!description.privileged) {
+        return;
+    }
+    std::vector<gid_t> groups(description.groups.begin(), description.groups.end());
+    bool asOurselves = groups.empty() && description.outsideUid == geteuid();
+    if (setgroups(groups.size(), groups.data()) < 0 && !(errno == EPERM && asOurselves)) {
+        fail(Step::setGroups, "");
     }
 }
 

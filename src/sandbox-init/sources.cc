@@ -1,5 +1,6 @@
 #include "sandbox-init/sources.hh"
 
+#include <algorithm>
 #include <climits>
 
 #include <fcntl.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 #include "sandbox-init/fail.hh"
+#include "sandbox-init/tree.hh"
 
 namespace firn::sandbox {
 
@@ -30,9 +32,9 @@ std::string pathOfDescriptor(const SetupOp &op) {
     return std::string(path, static_cast<size_t>(length));
 }
 
-bool isSameFile(int left, int right) {
-    struct stat a, b;
-    return fstat(left, &a) == 0 && fstat(right, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+bool isSameFile(const SetupOp &op, int fd) {
+    return identityOf(fd, Step::openSource, op.sourcePath) ==
+           identityOf(op.sourceFd, Step::openSource, op.sourcePath);
 }
 
 int openTree(const SetupOp &op) {
@@ -72,16 +74,17 @@ unsigned long flagsOf(int mount, std::string_view name) {
     struct statfs info;
     check(fstatfs(mount, &info), Step::setMountFlags, name);
     constexpr unsigned long same = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME;
-    constexpr unsigned long relative = 4096; // ST_RELATIME
+    // Flags that statfs() and mount() number differently. Headers older than Linux 5.10 lack the last one.
+    constexpr unsigned long shownRelatime = 0x1000, shownNosymfollow = 0x2000, nosymfollow = 0x100;
     auto flags = static_cast<unsigned long>(info.f_flags);
-    unsigned long access = flags & relative ? MS_RELATIME : flags & MS_NOATIME ? 0 : MS_STRICTATIME;
-    return (flags & same) | access;
+    unsigned long access = flags & shownRelatime ? MS_RELATIME : flags & MS_NOATIME ? 0 : MS_STRICTATIME;
+    return (flags & same) | access | (flags & shownNosymfollow ? nosymfollow : 0);
 }
 
 /// The directory of a descriptor by its path, in the mount namespace of now.
 int openAgain(const SetupOp &op, const std::string &path, Step step) {
     int fd = check(open(path.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), step, path);
-    if (!isSameFile(fd, op.sourceFd)) {
+    if (!isSameFile(op, fd)) {
         fail(step, path, ESTALE);
     }
     return fd;
@@ -140,8 +143,8 @@ OpenSource openSource(const SetupOp &op) {
     if (op.source == SourceKind::mount) {
         source.fd = op.sourceFd;
         source.mode = modeOf(op.sourceFd, op);
-        if ((op.flags & opEarly) && (op.flags & opNoDev)) {
-            setFlags(source, op);
+        if (op.flags & opNoDev) {
+            setFlags(source, op); // an unsandboxed build's directory keeps the host's flags
         }
         return source;
     }
@@ -150,8 +153,7 @@ OpenSource openSource(const SetupOp &op) {
         return source;
     }
     check(source.fd, Step::openSource, sourceName(op));
-    if (op.source == SourceKind::descriptor && !op.sourcePath.empty() &&
-        !isSameFile(source.fd, op.sourceFd)) {
+    if (op.source == SourceKind::descriptor && !op.sourcePath.empty() && !isSameFile(op, source.fd)) {
         fail(Step::openSource, op.sourcePath, ESTALE);
     }
     source.mode = modeOf(source.fd, op);
@@ -160,7 +162,7 @@ OpenSource openSource(const SetupOp &op) {
         close(source.fd);
         source.fd = -1;
     } else if ((op.flags & opExecutable) == 0 || (op.flags & opNoDev)) {
-        setFlags(source, op); // an unsandboxed build's directory keeps the host's flags
+        setFlags(source, op); // likewise
     }
     return source;
 }
@@ -176,29 +178,55 @@ int openOverlayDirectory(const SetupOp &op) {
     return openAgain(op, op.sourcePath, Step::mountOverlay);
 }
 
+namespace {
+
+bool isExecutable(const SetupOp &op) {
+    return (op.flags & opExecutable) != 0;
+}
+
+/// With the daemon's rights, as many as there are descriptors for. Takes from `room` what it uses.
+void openWithFlag(const Description &description, uint32_t flag, std::vector<OpenSource> &sources,
+                  size_t &room) {
+    for (size_t i = 0; i < sources.size() && room > 0; i++) {
+        const SetupOp &op = description.ops[i];
+        if ((op.flags & flag) != 0 && !isExecutable(op)) {
+            sources[i] = openSource(op);
+            room -= sources[i].fd >= 0 ? 1 : 0;
+        }
+    }
+}
+
+/// What only the daemon's mount namespace can give must be had whatever else there is room for. It comes
+/// last, since it takes us to another mount namespace, in which descriptors of this one cannot be cloned.
+void openExecutables(const Description &description, std::vector<OpenSource> &sources) {
+    for (size_t i = 0; i < sources.size(); i++) {
+        if (isExecutable(description.ops[i])) {
+            sources[i] = openSource(description.ops[i]);
+        }
+    }
+}
+
+} // namespace
+
 std::vector<OpenSource> openEarlySources(Description &description, size_t descriptors) {
     classicMounts = description.classicMounts;
     std::vector<OpenSource> sources(description.ops.size());
-    // Some are for the rest of the set-up, and sources that only the daemon can open come first.
-    size_t room = descriptors > 128 ? descriptors - 128 : 0;
-    auto isFor = [](const SetupOp &op, uint32_t flag) {
-        return (op.flags & flag) != 0 && (flag == opExecutable) == ((op.flags & opExecutable) != 0);
-    };
-    // Last what takes us to another mount namespace, in which descriptors of this one cannot be cloned.
-    for (uint32_t flag : {uint32_t{opEarly}, uint32_t{opEarlyIfRoom}, uint32_t{opExecutable}}) {
-        for (size_t i = 0; i < sources.size() && description.privileged && room > 0; i++) {
-            if (isFor(description.ops[i], flag)) {
-                sources[i] = openSource(description.ops[i]);
-                room -= sources[i].fd >= 0 ? 1 : 0;
-            }
-        }
+    if (description.privileged) {
+        // Some are for the rest of the set-up, and sources that only the daemon can open come first.
+        constexpr size_t others = 128;
+        auto executables =
+            static_cast<size_t>(std::count_if(description.ops.begin(), description.ops.end(), isExecutable));
+        size_t room = descriptors > others + executables ? descriptors - others - executables : 0;
+        openWithFlag(description, opEarly, sources, room);
+        openWithFlag(description, opEarlyIfRoom, sources, room);
     }
     for (size_t i = 0; i < sources.size(); i++) {
         SetupOp &op = description.ops[i];
-        if (op.source == SourceKind::descriptor && sources[i].fd < 0) {
+        if (op.source == SourceKind::descriptor && sources[i].fd < 0 && !isExecutable(op)) {
             op.sourcePath = pathOfDescriptor(op);
         }
     }
+    openExecutables(description, sources);
     return sources;
 }
 

@@ -175,7 +175,7 @@ def test_the_host_s_view_stays_noexec_during_the_build(world, noexec, sandbox):
     client = started(world, world.popen(["nix-build", "--no-out-link", world.nix(
         f"sh \"s\" ''{RUN_COPY} started >&2; while test ! -e {place}; do sleep 0.05; done; echo > $out'' {{}}")]))
     try:
-        [copy] = noexec.view.glob("firn-*/*-*/busybox") if machine.is_root() else noexec.view.glob("firn-*/*-*/upper/busybox")
+        [copy] = noexec.view.glob("firn-*/*-*/b/busybox") if machine.is_root() else noexec.view.glob("firn-*/*-*/b/upper/busybox")
         assert noexec.table() == before
         if machine.is_root():
             with pytest.raises(PermissionError):
@@ -435,7 +435,7 @@ def test_others_do_not_reach_the_build_directory_from_outside(world, noexec):
     noexec.mount()
     client = started(world, world.popen(["nix-build", "--no-out-link", world.nix(
         "sh \"s\" ''chmod 777 .; echo started >&2; while test ! -e go; do sleep 0.05; done; echo > $out'' {}")]))
-    [directory] = noexec.path.glob("firn-0/*-*")
+    [directory] = noexec.path.glob("firn-0/*-*/b")
     assert noexec.path.joinpath("firn-0").stat().st_mode & 0o777 == 0o700
     for user in ("firntest", "nixbld9"):
         assert subprocess.run(["runuser", "-u", user, "--", "ls", str(directory)], capture_output=True).returncode != 0

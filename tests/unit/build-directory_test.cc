@@ -2,13 +2,17 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <functional>
 
 #include <fcntl.h>
+#include <grp.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "expect-error.hh"
+#include "libstore/build/private-group.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 
@@ -36,6 +40,21 @@ mode_t modeOf(const fs::path &path) {
     return st.st_mode & 07777;
 }
 
+/// What a child process says that is another user, in no group but this.
+bool resultAs(uid_t uid, gid_t gid, const std::function<bool()> &question) {
+    pid_t child = fork();
+    if (child == 0) {
+        if (setgroups(1, &gid) != 0 || setgid(gid) != 0 || setuid(uid) != 0) {
+            _exit(2);
+        }
+        _exit(question() ? 0 : 1);
+    }
+    int status = 0;
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) != 2) << "could not become user " << uid;
+    return status == 0;
+}
+
 TEST_F(BuildDirectoryTest, liesWhereNobodyElseCanEnterAndGoesAway) {
     fs::path path;
     {
@@ -43,7 +62,8 @@ TEST_F(BuildDirectoryTest, liesWhereNobodyElseCanEnterAndGoesAway) {
         EXPECT_EQ(modeOf(own), 0700u);
         BuildDirectory directory = directories.make();
         path = directory.path();
-        EXPECT_EQ(path.parent_path(), own);
+        EXPECT_EQ(path.parent_path().parent_path(), own);
+        EXPECT_EQ(modeOf(path.parent_path()), 0700u);
         EXPECT_EQ(modeOf(path), 0700u);
         writeFile(path / "file", "x");
         fs::create_directory(path / "locked");
@@ -157,7 +177,7 @@ TEST_F(BuildDirectoryTest, isElsewhereWhenSomebodyTookTheName) {
     {
         BuildDirectories directories(base);
         BuildDirectory directory = directories.make();
-        path = directory.path().parent_path();
+        path = directory.path().parent_path().parent_path();
         EXPECT_NE(path, own);
         EXPECT_EQ(modeOf(path), 0700u);
     }
@@ -178,24 +198,105 @@ TEST_F(BuildDirectoryTest, isSweptElsewhereToo) {
     EXPECT_TRUE(fs::exists(own));
 }
 
-TEST_F(BuildDirectoryTest, staysOpenToBuildersOnceItIs) {
-    gid_t group = geteuid() == 0 ? 12345 : getegid();
+TEST_F(BuildDirectoryTest, isReachedByItsOwnUserAloneAndThoseInSandboxesByNobody) {
+    if (geteuid() != 0) {
+        GTEST_SKIP() << "only root has builds of other users";
+    }
+    constexpr uid_t one = 12345, other = 12346, stranger = 12347;
+    constexpr gid_t group = 12345;
+    chmod(base.c_str(), 0755);
     BuildDirectories directories(base);
+    BuildDirectory closed = directories.make();
+    BuildDirectory first = directories.makeReachable(), second = directories.makeReachable();
+    closed.giveTo(stranger, group);
+    first.giveTo(one, group);
+    second.giveTo(other, group);
+    for (BuildDirectory *directory : {&closed, &first, &second}) {
+        ASSERT_EQ(fchmod(directory->fd(), 0777), 0); // as a build may
+    }
+    auto reaches = [&](uid_t uid, const BuildDirectory &directory) {
+        return resultAs(uid, group, [&] { return access(directory.path().c_str(), W_OK) == 0; });
+    };
+    EXPECT_TRUE(reaches(one, first));
+    EXPECT_TRUE(reaches(other, second));
+    EXPECT_FALSE(reaches(one, second));
+    EXPECT_FALSE(reaches(other, first));
+    for (uid_t uid : {one, other, stranger}) {
+        EXPECT_FALSE(reaches(uid, closed)) << uid;
+    }
     EXPECT_EQ(modeOf(own), 0700u);
-    directories.openTo(group);
-    EXPECT_EQ(modeOf(own), 0710u);
-    BuildDirectories others(base);
-    EXPECT_EQ(modeOf(own), 0710u);
-    struct stat st;
-    ASSERT_EQ(lstat(own.c_str(), &st), 0);
-    EXPECT_EQ(st.st_gid, group);
+}
+
+TEST_F(BuildDirectoryTest, thatIsReachableGoesAwayAndIsSweptLikeAnyOther) {
+    { BuildDirectory directory = BuildDirectories(base).make(); }
+    fs::path open = base / (own.filename().string() + "-open");
+    {
+        BuildDirectories directories(base);
+        BuildDirectory directory = directories.makeReachable();
+        EXPECT_EQ(directory.path().parent_path().parent_path(), open);
+        if (geteuid() == 0) {
+            directory.giveTo(12345, 12345);
+        }
+        BuildDirectories others(base); // sweeps
+        BuildDirectories::sweepLeftovers(base);
+        EXPECT_TRUE(fs::exists(directory.path()));
+    }
+    EXPECT_TRUE(fs::is_empty(base));
+    fs::path elsewhere = base / (open.filename().string() + "-0123456789abcdfg");
+    for (const fs::path &parent : {open, elsewhere}) {
+        fs::create_directories(parent / "1-1" / "b" / "files");
+    }
+    { BuildDirectories sweeping(base); }
+    EXPECT_FALSE(fs::exists(open));
+    BuildDirectories::sweepLeftovers(base);
+    EXPECT_TRUE(fs::is_empty(base));
+}
+
+TEST_F(BuildDirectoryTest, isSweptEvenWhenItsBuildTookAllPermissionsFromIt) {
+    fs::create_directories(own / "1-1" / "b" / "files");
+    chmod((own / "1-1" / "b").c_str(), 0);
+    chmod((own / "1-1").c_str(), 0);
+    chmod(own.c_str(), 0);
+    BuildDirectories::sweepLeftovers(base);
+    EXPECT_TRUE(fs::is_empty(base));
 }
 
 TEST_F(BuildDirectoryTest, isClosedToOthersWhateverItWas) {
-    fs::create_directory(own);
-    chmod(own.c_str(), 0777);
+    for (mode_t mode : {0777, 0755, 0710, 0, 02700}) {
+        fs::create_directory(own);
+        chmod(own.c_str(), mode);
+        BuildDirectories directories(base);
+        EXPECT_EQ(modeOf(own), 0700u) << mode;
+        BuildDirectory directory = directories.make();
+        EXPECT_EQ(directory.path().parent_path().parent_path(), own) << mode;
+    }
+}
+
+TEST_F(BuildDirectoryTest, isKeptWhateverModeItsBuildGaveIt) {
     BuildDirectories directories(base);
-    EXPECT_EQ(modeOf(own), 0700u);
+    for (mode_t mode : {0555, 0, 0777}) {
+        for (bool overlay : {false, true}) {
+            BuildDirectory directory = directories.make();
+            if (overlay) {
+                directory.makeOverlay();
+            }
+            ASSERT_EQ(mkdirat(directory.contentsFd(), "inside", 0700), 0);
+            ASSERT_EQ(fchmod(directory.contentsFd(), mode), 0);
+            fs::path kept = directory.keep("x", geteuid(), geteuid(), getegid());
+            EXPECT_EQ(modeOf(kept), 0700u);
+            EXPECT_TRUE(fs::exists(kept / "inside"));
+        }
+    }
+}
+
+TEST_F(BuildDirectoryTest, isNotKeptWhenItsBuildPutAnotherInItsPlace) {
+    BuildDirectories directories(base);
+    BuildDirectory directory = directories.makeReachable();
+    fs::path path = directory.path();
+    fs::rename(path, path.parent_path() / "aside");
+    fs::create_directory_symlink("/", path);
+    EXPECT_THROW(directory.keep("x", geteuid(), geteuid(), getegid()), Error);
+    EXPECT_FALSE(fs::exists(base / "nix-build-x-0"));
 }
 
 TEST_F(BuildDirectoryTest, ofAnOverlayKeepsTheUpperDirectoryAlone) {
@@ -208,7 +309,9 @@ TEST_F(BuildDirectoryTest, ofAnOverlayKeepsTheUpperDirectoryAlone) {
     chmod((directory.path() / "work" / "work").c_str(), 0);
     fs::path kept = directory.keep("x", geteuid(), geteuid(), getegid());
     EXPECT_TRUE(fs::exists(kept / "file"));
+    directory.remove();
     EXPECT_TRUE(fs::is_empty(own));
+    EXPECT_TRUE(fs::exists(kept / "file"));
 }
 
 TEST_F(BuildDirectoryTest, leavesRoomForASocketsName) {
@@ -220,8 +323,56 @@ TEST_F(BuildDirectoryTest, leavesRoomForASocketsName) {
 TEST_F(BuildDirectoryTest, isRefusedWhereOthersCouldReplaceIt) {
     chmod(base.c_str(), 0777);
     EXPECT_THROW(BuildDirectories{base}, Error);
+    EXPECT_THROW(BuildDirectories::sweepLeftovers(base), Error);
     chmod(base.c_str(), 01777);
     EXPECT_NO_THROW(BuildDirectories{base});
+}
+
+TEST_F(BuildDirectoryTest, isRefusedWhereAGroupCouldReplaceIt) {
+    if (geteuid() != 0) {
+        GTEST_SKIP() << "only root can give a directory to any group";
+    }
+    ASSERT_EQ(chown(base.c_str(), 0, 12345), 0);
+    chmod(base.c_str(), 0775);
+    std::string message = expectError(ErrorKind::refused, [&] { BuildDirectories{base}; });
+    EXPECT_NE(message.find("chmod g-w '" + base.string() + "'"), std::string::npos) << message;
+    EXPECT_THROW(BuildDirectories::sweepLeftovers(base), Error);
+    for (mode_t harmless : {01775, 02755, 0750}) {
+        chmod(base.c_str(), harmless);
+        EXPECT_NO_THROW(BuildDirectories{base}) << harmless;
+    }
+}
+
+TEST_F(BuildDirectoryTest, mayLieWhereAGroupOfOurselvesAloneCanWrite) {
+    ASSERT_EQ(chown(base.c_str(), geteuid(), getegid()), 0);
+    chmod(base.c_str(), 0775);
+    if (!isPrivateGroup(geteuid(), getegid())) {
+        GTEST_SKIP() << "whoever runs this has no group of their own";
+    }
+    EXPECT_NO_THROW(BuildDirectories{base});
+}
+
+TEST(PrivateGroupTest, isTheUsersPrimaryOneWithTheUsersNameAndNobodyElse) {
+    UserEntry user{"ann", 1000};
+    EXPECT_TRUE(isPrivateGroup(user, {"ann", 1000, {}}));
+    EXPECT_TRUE(isPrivateGroup(user, {"ann", 1000, {"ann"}}));
+    EXPECT_FALSE(isPrivateGroup(user, {"ann", 1000, {"ann", "bob"}}));
+    EXPECT_FALSE(isPrivateGroup(user, {"users", 1000, {}}));
+    EXPECT_FALSE(isPrivateGroup(user, {"ann", 1001, {}}));
+    EXPECT_TRUE(isPrivateGroup(uid_t{0}, gid_t{0}));
+    EXPECT_FALSE(isPrivateGroup(uid_t{0}, gid_t{12345}));
+    EXPECT_FALSE(isPrivateGroup(uid_t{4012345}, gid_t{4012345})) << "neither is known";
+}
+
+TEST_F(BuildDirectoryTest, mayLieInTheDefaultBesideTheOneThatIsSet) {
+    Locations locations;
+    locations.stateDir = "/state";
+    Settings settings;
+    settings.buildDir = "/chosen";
+    EXPECT_EQ(BuildDirectories::possibleBases(locations, settings),
+              (std::vector<fs::path>{"/chosen", "/state/builds"}));
+    settings.buildDir = "/state/builds";
+    EXPECT_EQ(BuildDirectories::possibleBases(locations, settings), std::vector<fs::path>{"/state/builds"});
 }
 
 TEST_F(BuildDirectoryTest, isChosenBySettingThenTmpdirThenState) {
@@ -230,11 +381,11 @@ TEST_F(BuildDirectoryTest, isChosenBySettingThenTmpdirThenState) {
     Settings settings;
     std::string old = getenv("TMPDIR") ? getenv("TMPDIR") : "";
     unsetenv("TMPDIR");
-    EXPECT_EQ(BuildDirectories::chooseBase(locations, settings), "/state/builds");
+    EXPECT_EQ(BuildDirectories::findBase(locations, settings).path, "/state/builds");
     setenv("TMPDIR", "/elsewhere", 1);
-    EXPECT_EQ(BuildDirectories::chooseBase(locations, settings), "/elsewhere");
+    EXPECT_EQ(BuildDirectories::findBase(locations, settings).path, "/elsewhere");
     settings.buildDir = "/chosen";
-    EXPECT_EQ(BuildDirectories::chooseBase(locations, settings), "/chosen");
+    EXPECT_EQ(BuildDirectories::findBase(locations, settings).path, "/chosen");
     old.empty() ? unsetenv("TMPDIR") : setenv("TMPDIR", old.c_str(), 1);
 }
 

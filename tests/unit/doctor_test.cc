@@ -196,6 +196,43 @@ TEST(DoctorBuildDirectory, AnotherDirectoryIsALimit) {
               (Lines{"ok build-directory", "limit build-directory-execution"}));
 }
 
+/// What the remedy is for each mechanism that is worse than it could be.
+std::string remedyOf(ExecMechanism mechanism, bool mayMount, bool noexec = true) {
+    BuildDirectoryFacts facts = noexecDirectory();
+    facts.directory.mount.noexec = noexec;
+    facts.mayMount = mayMount;
+    facts.choice = ExecChoice{};
+    facts.choice->mechanism = mechanism;
+    return judgeBuildDirectory(facts).at(1).remedy;
+}
+
+TEST(DoctorBuildDirectory, MemoryIsLeftByTheSettingWhoeverAsks) {
+    for (bool mayMount : {false, true}) {
+        std::string remedy = remedyOf(ExecMechanism::tmpfs, mayMount);
+        EXPECT_NE(remedy.find("'noexec-build-dir = mount'"), std::string::npos) << remedy;
+        EXPECT_NE(remedy.find("mount '/tmp' without noexec"), std::string::npos) << remedy;
+        EXPECT_NE(remedy.find("'build-dir'"), std::string::npos) << remedy;
+        EXPECT_EQ(remedy.find("as root"), std::string::npos) << remedy;
+    }
+}
+
+TEST(DoctorBuildDirectory, RootIsARemedyOnlyForWhoLacksItsRightsAndOnlyForAFlag) {
+    EXPECT_NE(remedyOf(ExecMechanism::stateDirectory, false).find("as root of the host"), std::string::npos);
+    EXPECT_EQ(remedyOf(ExecMechanism::stateDirectory, true).find("as root"), std::string::npos);
+    std::string remedy = remedyOf(ExecMechanism::stateDirectory, false, /*noexec=*/false);
+    EXPECT_EQ(remedy.find("as root"), std::string::npos) << remedy;
+    EXPECT_EQ(remedy.find("without noexec"), std::string::npos) << remedy;
+    EXPECT_NE(remedy.find("security policy"), std::string::npos) << remedy;
+}
+
+TEST(DoctorBuildDirectory, NothingIsToBeRemediedWhereAMechanismWorks) {
+    for (ExecMechanism mechanism : {ExecMechanism::direct, ExecMechanism::bindMount,
+                                    ExecMechanism::classicBindMount, ExecMechanism::overlay}) {
+        EXPECT_EQ(remedyOf(mechanism, false), "");
+        EXPECT_EQ(remedyOf(mechanism, true), "");
+    }
+}
+
 TEST(DoctorBuildDirectory, ARefusalIsAnErrorWithItsRemedies) {
     BuildDirectoryFacts facts = noexecDirectory();
     facts.refusal = "programs cannot be executed there: x; y. Either mount it, or move.";

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "libstore/build/build-directory-exec.hh"
+#include "libutil/error.hh"
 
 namespace firn {
 namespace {
@@ -106,6 +107,37 @@ TEST(ExecBindMountTest, isInNoMountTable) {
                   ExecBindMount mount = makeExecBindMount(directory);
                   return mount.fd >= 0 && count() == before ? 0 : 1;
               }));
+}
+
+TEST(ExecBindMountTest, missingProgramIsNoVerdictOnTheDirectory) {
+    char path[] = "/tmp/firn-exec-mount-XXXXXX";
+    ASSERT_NE(mkdtemp(path), nullptr);
+    UniqueFd directory(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    EXPECT_THROW(probeExecution(directory.get(), path + std::string("/absent")), SysError);
+    EXPECT_TRUE(std::filesystem::is_empty(path));
+    rmdir(path);
+}
+
+/// A pipe's mount cannot be cloned by anybody, and is in no mount table.
+TEST(ExecBindMountTest, failureForABuildSaysWhereWhyAndWhatToDo) {
+    Pipe pipe = makePipe();
+    ExecChoice choice{.mechanism = ExecMechanism::bindMount,
+                      .view = {},
+                      .base = "/tmp/here",
+                      .origin = "TMPDIR",
+                      .mount = {"/tmp", "rw,noexec", "tmpfs", true},
+                      .probeError = EACCES,
+                      .warning = ""};
+    try {
+        executableMount(pipe.readEnd.get(), choice);
+        FAIL();
+    } catch (const Error &error) {
+        for (const char *text :
+             {"open_tree", "'/tmp/here' (from the daemon's TMPDIR)", "'/tmp', tmpfs mounted rw,noexec",
+              "mount '/tmp' without noexec", "'build-dir'", "'noexec-build-dir = tmpfs'"}) {
+            EXPECT_NE(error.message().find(text), std::string::npos) << text << " in " << error.message();
+        }
+    }
 }
 
 TEST(ExecBindMountTest, describesTheMount) {

@@ -72,6 +72,28 @@ Finding refused(const BuildDirectoryFacts &facts) {
     return {Level::error, "build-directory-execution", facts.refusal.substr(0, at), remedy, detailsOf(facts)};
 }
 
+/// Whoever lacks a right may not need it: a mount's flag is lifted by rights, a super block's or a policy's
+/// refusal is not.
+std::string remedyFor(const BuildDirectoryFacts &facts) {
+    const MountDescription &mount = facts.directory.mount;
+    std::string place =
+        mount.mountPoint.empty() ? "the build directory's file system" : "'" + mount.mountPoint + "'";
+    std::string elsewhere = "set 'build-dir' to a directory where programs can be executed";
+    std::string allow = mount.noexec ? fmt::format("mount {} without noexec", place)
+                                     : fmt::format("let programs on {} be executed, which its file system or "
+                                                   "a security policy forbids",
+                                                   place);
+    if (facts.choice->mechanism == ExecMechanism::tmpfs) {
+        return fmt::format("set 'noexec-build-dir = mount' (builds then have an executable view of their "
+                           "directory, if this host allows that), {}, or {}",
+                           allow, elsewhere);
+    }
+    std::string rights = mount.noexec && !facts.mayMount
+                             ? "run the daemon as root of the host (not of a user namespace), "
+                             : "";
+    return fmt::format("{}, {}or {}", allow, rights, elsewhere);
+}
+
 Finding judgeExecution(const BuildDirectoryFacts &facts) {
     const ExecChoice &choice = *facts.choice;
     const MountDescription &mount = facts.directory.mount;
@@ -87,11 +109,7 @@ Finding judgeExecution(const BuildDirectoryFacts &facts) {
         choice.mechanism == ExecMechanism::stateDirectory ? fmt::format(": '{}'", choice.base.string()) : "";
     return {worse ? Level::limit : Level::ok, "build-directory-execution",
             fmt::format("on {}: {}{}{}", place, failure, wordsOf(choice.mechanism).text, where),
-            worse ? fmt::format("mount '{}' without noexec, run the daemon as root, or set 'build-dir' to a "
-                                "directory where programs can be executed",
-                                mount.mountPoint)
-                  : "",
-            detailsOf(facts)};
+            worse ? remedyFor(facts) : "", detailsOf(facts)};
 }
 
 // ---- build users

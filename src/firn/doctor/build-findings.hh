@@ -20,6 +20,7 @@ struct BuildDirectoryFacts {
     std::string origin;               ///< as BuildDirectoryBase has it
     std::optional<ExecChoice> choice; ///< none: see `refusal`
     std::string refusal;              ///< why no build can run there
+    bool mayMount = false;            ///< whether we have the right to change mounts
 };
 
 Findings judgeBuildDirectory(const BuildDirectoryFacts &facts);

@@ -161,8 +161,11 @@ SocketFacts lookAtSocket(const fs::path &path) {
 BuildDirectoryFacts lookAtBuildDirectory(const Locations &locations, const Settings &settings,
                                          const std::string &initProgram) {
     BuildDirectoryBase base = BuildDirectories::findBase(locations, settings);
-    BuildDirectoryFacts facts{
-        .directory = lookAtDirectory(base.path), .origin = base.origin, .choice = {}, .refusal = ""};
+    BuildDirectoryFacts facts{.directory = lookAtDirectory(base.path),
+                              .origin = base.origin,
+                              .choice = {},
+                              .refusal = "",
+                              .mayMount = hasMountRights()};
     if (initProgram.empty() || facts.directory.accessError != 0 || !facts.directory.isDirectory) {
         return facts;
     }

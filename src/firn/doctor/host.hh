@@ -22,6 +22,9 @@ KernelFacts lookAtKernel();
 /// and what the sandbox would show them.
 Findings judgeSandbox(const Settings &settings, const std::string &initProgram);
 
+/// Whether this process could change a mount's flags, if they are not locked.
+bool hasMountRights();
+
 /// The name of a process's program; "" where that cannot be known.
 std::string programOf(pid_t pid);
 

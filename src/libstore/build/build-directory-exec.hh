@@ -24,14 +24,16 @@ MountDescription describeMount(int directory);
 
 /// Whether a program in the directory can be executed, found out by doing it: a copy of sandbox-init that
 /// does nothing is run from there (through `directory`, which may be a detached mount). 0, or the errno, of
-/// writing the copy as well. Leaves nothing behind, unless we are killed: use a directory that is swept.
+/// writing the copy as well. Throws SysError when sandbox-init itself cannot be read. Leaves nothing behind,
+/// unless we are killed: use a directory that is swept.
 int probeExecution(int directory, const std::string &initProgram);
 
 enum class ExecMechanism {
     direct,           ///< programs can be executed there as it is
-    bindMount,        ///< a detached mount without noexec (exec-bind-mount.hh); root
+    bindMount,        ///< a detached mount without noexec (exec-bind-mount.hh); whoever may change mounts
     classicBindMount, ///< the same with the calls that Linux had before 5.12
-    overlay,          ///< an overlay in the user namespace, with its files in the build directory; not root
+    overlay,          ///< an overlay in the user namespace, with its files in the build directory; only for
+                      ///< builds as ourselves
     tmpfs,            ///< a fresh tmpfs in the build's mount namespace; only when the settings ask for it
     stateDirectory,   ///< <state>/builds instead
 };
@@ -49,12 +51,14 @@ struct ExecChoice {
     ExecMechanism mechanism = ExecMechanism::direct;
     FileSystemView view;        ///< of the directory that was probed
     std::filesystem::path base; ///< where build directories are made
-    MountDescription mount;     ///< of the directory that was asked for; empty for `direct`
+    std::string origin;         ///< of the directory that was asked for, as in BuildDirectoryBase
+    MountDescription mount;     ///< its mount; empty for `direct`
     int probeError = 0;         ///< why it is not `direct`; EACCES where the mount is noexec
     std::string warning;        ///< for the user: something is not as configured; "" if all is well
 };
 
-/// Throws Error(unsupported) naming mount point, options, setting it came from, and the three remedies.
+/// Throws Error(unsupported) naming mount point, options, setting it came from, and the three remedies; and
+/// SysError when sandbox-init cannot be read or executed wherever it is.
 ExecChoice chooseExecMechanism(const Locations &locations, const Settings &settings,
                                const std::string &initProgram);
 
@@ -63,7 +67,12 @@ ExecChoice chooseExecMechanism(BuildDirectories &directories, const std::string 
                                const Locations &locations, const Settings &settings,
                                const std::string &initProgram);
 
-/// For the mechanism bindMount: the mount of an open directory, detached. `path` is for messages.
-UniqueFd executableMount(int directory, const std::filesystem::path &path);
+/// What chooseExecMechanism() throws, as a message for a build whose directory did not get what was chosen:
+/// `why` is a clause, `directory` the build's own.
+std::string explainNoExecution(const ExecChoice &choice, int directory, const std::string &why);
+
+/// For the mechanism bindMount: the mount of an open build directory, detached. Throws Error(unsupported)
+/// with explainNoExecution().
+UniqueFd executableMount(int directory, const ExecChoice &choice);
 
 } // namespace firn

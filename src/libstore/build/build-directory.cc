@@ -1,11 +1,13 @@
 #include "libstore/build/build-directory.hh"
 
 #include <cstdlib>
+#include <optional>
 #include <vector>
 
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "libstore/build/private-group.hh"
 #include "libstore/store/path-locks.hh"
 #include "libutil/directory-stack.hh"
 #include "libutil/error.hh"
@@ -24,42 +26,131 @@ struct stat statFd(int fd, const std::filesystem::path &path) {
     return st;
 }
 
+/// Why others could replace what is ours in a base directory, and what may be done about it; "" if they
+/// cannot.
+struct Weakness {
+    std::string why, remedy;
+};
+
+Weakness weaknessOf(const struct stat &st) {
+    if (st.st_uid != 0 && st.st_uid != geteuid()) {
+        return {"it belongs to another user", ""};
+    }
+    if (st.st_mode & S_ISVTX) {
+        return {};
+    }
+    if (st.st_mode & S_IWOTH) {
+        return {"it is world-writable without a sticky bit", "chmod o-w"};
+    }
+    if ((st.st_mode & S_IWGRP) && !isPrivateGroup(geteuid(), st.st_gid)) {
+        return {fmt::format("others in its group {} may write it, and it has no sticky bit", st.st_gid),
+                "chmod g-w"};
+    }
+    return {};
+}
+
 void checkBase(int fd, const std::filesystem::path &path) {
-    struct stat st = statFd(fd, path);
-    bool open = (st.st_mode & S_IWOTH) != 0 && (st.st_mode & S_ISVTX) == 0;
-    bool foreign = st.st_uid != 0 && st.st_uid != geteuid();
-    if (open || foreign) {
+    Weakness found = weaknessOf(statFd(fd, path));
+    if (!found.why.empty()) {
+        std::string remedy = found.remedy.empty()
+                                 ? ""
+                                 : fmt::format("change that ({} '{}'), or ", found.remedy, path.string());
         throw Error(ErrorKind::refused,
-                    "'{}' cannot hold build directories: {}; set 'build-dir' to a directory of your own",
-                    path.string(),
-                    open ? "it is world-writable without a sticky bit" : "it belongs to another user");
+                    "'{}' cannot hold build directories, since others could replace them: {}. Either {}set "
+                    "'build-dir' to a directory of your own.",
+                    path.string(), found.why, remedy);
     }
 }
 
-std::string commonName() {
-    return "firn-" + std::to_string(geteuid());
+CommonDirectory closedDirectory() {
+    return {.wanted = "firn-" + std::to_string(geteuid()), .mode = 0700};
 }
 
-/// The name, or one that makeTemporaryDirectoryAt() made from it because somebody else had it.
-bool isCommonName(const std::string &name) {
-    std::string common = commonName();
-    if (name == common) {
+CommonDirectory reachableDirectory() {
+    return {.wanted = closedDirectory().wanted + "-open", .mode = 0711};
+}
+
+/// The name that it wants, or one that makeTemporaryDirectoryAt() made from it because somebody else had
+/// that.
+bool isNameOf(const CommonDirectory &common, const std::string &name) {
+    if (name == common.wanted) {
         return true;
     }
     constexpr size_t randomLength = 16; // of makeTemporaryDirectoryAt()
-    return name.starts_with(common + "-") && name.size() == common.size() + 1 + randomLength &&
-           name.find_first_not_of("0123456789abcdfghijklmnpqrsvwxyz", common.size() + 1) == std::string::npos;
+    size_t stem = common.wanted.size() + 1;
+    return name.starts_with(common.wanted + "-") && name.size() == stem + randomLength &&
+           name.find_first_not_of("0123456789abcdfghijklmnpqrsvwxyz", stem) == std::string::npos;
+}
+
+/// Opens a directory, if there is one, even if a build took our own permissions from it.
+UniqueFd openExisting(int dir, const std::string &name) {
+    constexpr int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+    UniqueFd fd(openat(dir, name.c_str(), flags));
+    if (!fd && errno == EACCES && fchmodat(dir, name.c_str(), 0700, AT_SYMLINK_NOFOLLOW) == 0) {
+        fd = UniqueFd(openat(dir, name.c_str(), flags));
+    }
+    return fd;
 }
 
 /// Opens a directory if it is one, and ours.
 UniqueFd openOwned(int dir, const std::string &name) {
-    UniqueFd fd(openat(dir, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    UniqueFd fd = openExisting(dir, name);
     struct stat st;
     if (fd && (fstat(fd.get(), &st) != 0 || st.st_uid != geteuid())) {
         fd.reset();
     }
     return fd;
 }
+
+bool isNamed(int dir, const std::string &name, int fd) {
+    struct stat opened, named;
+    return fstat(fd, &opened) == 0 && statAt(dir, name, named) && opened.st_dev == named.st_dev &&
+           opened.st_ino == named.st_ino;
+}
+
+/// A directory, with its lock; none if somebody has it or it is not there (any more).
+UniqueFd openLocked(int dir, const std::string &name) {
+    UniqueFd fd = openExisting(dir, name);
+    bool locked = fd && lockFile(fd.get(), LockMode::exclusive, /*wait=*/false);
+    return locked && isNamed(dir, name, fd.get()) ? std::move(fd) : UniqueFd();
+}
+
+/// Removes what is left over in a base. What cannot be removed keeps it from nothing else.
+class Sweeper {
+  public:
+    Sweeper(int base, std::filesystem::path path) : base_(base), path_(std::move(path)) {}
+
+    /// Nothing of the common directory stays, unless somebody has a build there: then it is not empty.
+    void sweepAndRemove(const std::string &name) {
+        if (UniqueFd common = openOwned(base_, name)) {
+            sweep(common.get(), name);
+            unlinkat(base_, name.c_str(), AT_REMOVEDIR);
+        }
+    }
+
+    void sweep(int common, const std::string &name) {
+        for (const std::string &entry : listDirectory(common)) {
+            try {
+                if (UniqueFd lock = openLocked(common, entry)) {
+                    removeTree(common, entry);
+                }
+            } catch (Error &error) {
+                error.addContext(fmt::format("sweeping '{}'", (path_ / name).string()));
+                trouble_ = trouble_ ? trouble_ : error;
+            }
+        }
+    }
+
+    /// The first error that there was.
+    const std::optional<Error> &trouble() const { return trouble_; }
+
+  private:
+    int base_;
+    std::filesystem::path path_;
+    std::optional<Error> trouble_;
+};
+
+constexpr const char *ownName = "b";
 
 /// Changes the owner of everything in a tree that belongs to `from`: a hard link to somebody else's file
 /// stays theirs. For trees of any depth.
@@ -106,17 +197,21 @@ class OwnerChange {
 
 // ---- one directory
 
-BuildDirectory::BuildDirectory(BuildDirectories &parent, std::string name, UniqueFd fd)
-    : parent_(&parent),
+BuildDirectory::BuildDirectory(BuildDirectories &all, CommonDirectory &common, std::string name,
+                               UniqueFd outer)
+    : all_(&all),
+      common_(&common),
       name_(std::move(name)),
-      path_(parent.basePath_ / parent.name_ / name_),
-      fd_(std::move(fd)) {}
+      path_(all.basePath_ / common.name / name_ / ownName),
+      outer_(std::move(outer)) {}
 
 BuildDirectory::BuildDirectory(BuildDirectory &&other) noexcept
-    : parent_(std::exchange(other.parent_, nullptr)),
+    : all_(std::exchange(other.all_, nullptr)),
+      common_(other.common_),
       name_(std::move(other.name_)),
       path_(std::move(other.path_)),
-      fd_(std::move(other.fd_)),
+      outer_(std::move(other.outer_)),
+      own_(std::move(other.own_)),
       upper_(std::move(other.upper_)) {}
 
 BuildDirectory::~BuildDirectory() {
@@ -127,38 +222,52 @@ BuildDirectory::~BuildDirectory() {
     }
 }
 
+void BuildDirectory::makeOwn() {
+    if (mkdirat(outer_.get(), ownName, 0700) != 0) {
+        throwErrno("making build directory '{}'", path_.string());
+    }
+    own_ = openDirectoryAt(outer_.get(), ownName);
+}
+
 void BuildDirectory::giveTo(uid_t uid, gid_t gid) {
-    if (fchown(fd_.get(), uid, gid) != 0) {
+    bool given = fchown(own_.get(), uid, gid) == 0;
+    if (given && common_ == &all_->reachable_) {
+        given = fchmod(outer_.get(), 0500) == 0 && fchown(outer_.get(), uid, gid) == 0;
+    }
+    if (!given) {
         throwErrno("giving build directory '{}' to user {}", path_.string(), uid);
     }
 }
 
 std::filesystem::path BuildDirectory::keep(const std::string &name, uid_t builder, uid_t uid, gid_t gid) {
+    int parent = upper_ ? own_.get() : outer_.get();
+    const char *entry = upper_ ? "upper" : ownName;
+    if (!isNamed(parent, entry, contentsFd())) {
+        throw Error(ErrorKind::refused, "build directory '{}' was replaced by another", path_.string());
+    }
+    // Without write permission its owner could not move it.
+    if (fchmod(contentsFd(), 0700) != 0) {
+        throwErrno("setting the mode of build directory '{}'", path_.string());
+    }
     if (geteuid() == 0) {
-        OwnerChange(parent_->own_.get(), builder, uid, gid).apply(name_);
+        OwnerChange(parent, builder, uid, gid).apply(entry);
     }
-    std::string kept = upper_ ? parent_->moveToBase(fd_.get(), "upper", "nix-build-" + name)
-                              : parent_->moveToBase(parent_->own_.get(), name_, "nix-build-" + name);
-    path_ = parent_->basePath_ / kept;
-    BuildDirectories *parent = std::exchange(parent_, nullptr);
-    if (upper_) {
-        removeTree(parent->own_.get(), name_);
-    }
+    path_ = all_->moveToBase(parent, entry, "nix-build-" + name);
     return path_;
 }
 
 void BuildDirectory::makeOverlay() {
     for (const char *part : {"lower", "upper", "work"}) {
-        if (mkdirat(fd_.get(), part, 0700) != 0) {
+        if (mkdirat(own_.get(), part, 0700) != 0) {
             throwErrno("making directory '{}' in build directory '{}'", part, path_.string());
         }
     }
-    upper_ = openDirectoryAt(fd_.get(), "upper");
+    upper_ = openDirectoryAt(own_.get(), "upper");
 }
 
 void BuildDirectory::remove() {
-    if (BuildDirectories *parent = std::exchange(parent_, nullptr)) {
-        removeTree(parent->own_.get(), name_);
+    if (std::exchange(all_, nullptr)) {
+        removeTree(common_->fd.get(), name_);
     }
 }
 
@@ -179,76 +288,54 @@ BuildDirectoryBase BuildDirectories::findBase(const Locations &locations, const 
     return {defaultBase(locations), ""};
 }
 
-std::filesystem::path BuildDirectories::chooseBase(const Locations &locations, const Settings &settings) {
-    return findBase(locations, settings).path;
+std::vector<std::filesystem::path> BuildDirectories::possibleBases(const Locations &locations,
+                                                                   const Settings &settings) {
+    std::vector<std::filesystem::path> bases{findBase(locations, settings).path};
+    if (bases.front() != defaultBase(locations)) {
+        bases.push_back(defaultBase(locations)); // where programs cannot be executed in the first
+    }
+    return bases;
 }
 
-BuildDirectories::BuildDirectories(const std::filesystem::path &base, Sweep sweepIt) {
+BuildDirectories::BuildDirectories(const std::filesystem::path &base, Sweep sweepIt)
+    : closed_(closedDirectory()), reachable_(reachableDirectory()) {
     makeDirectories(base);
     base_ = openDirectory(base);
     basePath_ = std::filesystem::canonical(base);
     checkBase(base_.get(), basePath_);
-    openOwn();
+    open(closed_);
     if (sweepIt == Sweep::yes) {
-        sweep(own_.get());
+        // What a listener tells of as it starts is no reason not to build.
+        Sweeper sweeper(base_.get(), basePath_);
+        sweeper.sweep(closed_.fd.get(), closed_.name);
+        sweeper.sweepAndRemove(reachable_.wanted);
     }
 }
 
 /// Nothing is left behind, unless somebody else has a build there: then it is not empty.
 BuildDirectories::~BuildDirectories() {
-    unlinkat(base_.get(), name_.c_str(), AT_REMOVEDIR);
+    for (const CommonDirectory *common : {&closed_, &reachable_}) {
+        if (common->fd) {
+            unlinkat(base_.get(), common->name.c_str(), AT_REMOVEDIR);
+        }
+    }
 }
 
 /// In a directory like /tmp somebody may have taken the name before us: then another one serves as well.
-void BuildDirectories::openOwn() {
-    name_ = commonName();
-    if (mkdirat(base_.get(), name_.c_str(), 0700) != 0 && errno != EEXIST) {
-        throwErrno("making build directory '{}'", (basePath_ / name_).string());
+void BuildDirectories::open(CommonDirectory &common) const {
+    common.name = common.wanted;
+    if (mkdirat(base_.get(), common.name.c_str(), 0700) != 0 && errno != EEXIST) {
+        throwErrno("making build directory '{}'", (basePath_ / common.name).string());
     }
-    own_ = openOwned(base_.get(), name_);
-    if (!own_) {
-        name_ = makeTemporaryDirectoryAt(base_.get(), name_);
-        own_ = openDirectoryAt(base_.get(), name_);
+    common.fd = openOwned(base_.get(), common.name);
+    if (!common.fd) {
+        common.name = makeTemporaryDirectoryAt(base_.get(), common.wanted);
+        common.fd = openDirectoryAt(base_.get(), common.name);
     }
-    // 0710: another process of ours has opened it to its builders, and they need that.
-    mode_t mode = statFd(own_.get(), basePath_ / name_).st_mode & 07777;
-    if (mode != 0700 && mode != 0710 && fchmod(own_.get(), 0700) != 0) {
-        throwErrno("setting the mode of '{}'", (basePath_ / name_).string());
-    }
-    if (builders_) {
-        openTo(*builders_);
-    }
-}
-
-void BuildDirectories::openTo(gid_t builders) {
-    builders_ = builders;
-    struct stat st = statFd(own_.get(), basePath_ / name_);
-    if (st.st_gid == builders && (st.st_mode & 07777) == 0710) {
-        return;
-    }
-    if (fchown(own_.get(), static_cast<uid_t>(-1), builders) != 0 || fchmod(own_.get(), 0710) != 0) {
-        throwErrno("opening '{}' to group {}", (basePath_ / name_).string(), builders);
-    }
-}
-
-/// A directory, with its lock; none if somebody has it or it is not there (any more).
-UniqueFd BuildDirectories::openLocked(int own, const std::string &name) {
-    UniqueFd fd(openat(own, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-    if (!fd || !lockFile(fd.get(), LockMode::exclusive, /*wait=*/false)) {
-        return {};
-    }
-    struct stat locked, named;
-    if (fstat(fd.get(), &locked) != 0 || !statAt(own, name, named) || locked.st_ino != named.st_ino) {
-        return {};
-    }
-    return fd;
-}
-
-void BuildDirectories::sweep(int own) {
-    for (const std::string &name : listDirectory(own)) {
-        if (UniqueFd lock = openLocked(own, name)) {
-            removeTree(own, name);
-        }
+    std::filesystem::path path = basePath_ / common.name;
+    bool isAsWanted = (statFd(common.fd.get(), path).st_mode & 07777) == common.mode;
+    if (!isAsWanted && fchmod(common.fd.get(), common.mode) != 0) {
+        throwErrno("setting the mode of '{}'", path.string());
     }
 }
 
@@ -259,52 +346,66 @@ void BuildDirectories::sweepLeftovers(const std::filesystem::path &base) {
     }
     UniqueFd fd = openDirectory(base);
     checkBase(fd.get(), base);
+    Sweeper sweeper(fd.get(), base);
     for (const std::string &name : listDirectory(fd.get())) {
-        if (isCommonName(name)) {
-            sweepAndRemove(fd.get(), name);
+        if (isNameOf(closedDirectory(), name) || isNameOf(reachableDirectory(), name)) {
+            sweeper.sweepAndRemove(name);
         }
     }
-}
-
-void BuildDirectories::sweepAndRemove(int base, const std::string &name) {
-    if (UniqueFd own = openOwned(base, name)) {
-        sweep(own.get());
-        unlinkat(base, name.c_str(), AT_REMOVEDIR);
+    if (sweeper.trouble()) {
+        throw *sweeper.trouble();
     }
 }
 
 BuildDirectory BuildDirectories::make() {
+    return makeIn(closed_);
+}
+
+BuildDirectory BuildDirectories::makeReachable() {
+    if (!reachable_.fd) {
+        open(reachable_);
+    }
+    return makeIn(reachable_);
+}
+
+BuildDirectory BuildDirectories::makeIn(CommonDirectory &common) {
     // A sweep by another process may come between making and locking, and the common directory goes with the
     // last process that needs it.
     for (int attempt = 0; attempt < 1000; attempt++) {
         std::string name = fmt::format("{}-{}", getpid(), ++count_);
-        if (mkdirat(own_.get(), name.c_str(), 0700) == 0) {
-            if (UniqueFd fd = openLocked(own_.get(), name)) {
-                return BuildDirectory(*this, name, std::move(fd));
+        if (mkdirat(common.fd.get(), name.c_str(), 0700) == 0) {
+            if (UniqueFd lock = openLocked(common.fd.get(), name)) {
+                BuildDirectory made(*this, common, name, std::move(lock));
+                made.makeOwn();
+                return made;
             }
         } else if (errno == ENOENT) {
-            openOwn();
+            open(common);
         } else if (errno != EEXIST) {
-            throwErrno("making build directory '{}'", (basePath_ / name_ / name).string());
+            throwErrno("making build directory '{}'", (basePath_ / common.name / name).string());
         }
     }
     throw Error(ErrorKind::failure,
                 "making a build directory in '{}': each one was swept away by another process",
-                (basePath_ / name_).string());
+                (basePath_ / common.name).string());
 }
 
 /// Renames onto an empty directory made for it, so nothing of another's is ever replaced.
-std::string BuildDirectories::moveToBase(int from, const std::string &name, const std::string &wanted) {
+std::filesystem::path BuildDirectories::moveToBase(int from, const std::string &name,
+                                                   const std::string &wanted) {
     for (unsigned number = 0;; number++) {
         std::string target = wanted + "-" + std::to_string(number);
+        std::filesystem::path path = basePath_ / target;
         if (mkdirat(base_.get(), target.c_str(), 0700) == 0) {
             if (renameat(from, name.c_str(), base_.get(), target.c_str()) != 0) {
-                throwErrno("moving build directory '{}' to '{}'", name, (basePath_ / target).string());
+                int error = errno;
+                unlinkat(base_.get(), target.c_str(), AT_REMOVEDIR);
+                throw SysError(error, fmt::format("moving a build directory to '{}'", path.string()));
             }
-            return target;
+            return path;
         }
         if (errno != EEXIST) {
-            throwErrno("making directory '{}'", (basePath_ / target).string());
+            throwErrno("making directory '{}'", path.string());
         }
     }
 }

@@ -2,25 +2,40 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <memory>
-#include <optional>
 #include <string>
+#include <vector>
 
 #include <sys/types.h>
 
 #include "libstore/store/settings.hh"
 #include "libutil/file-descriptor.hh"
 
-// Where builds have their temporary directory. All lie in one directory of our own, `<base>/firn-<uid>` (or
-// `firn-<uid>-<random>` where somebody else has that name), which no other user can enter: a build may open
-// its own directory's permissions, or plant setuid programs in it, and nobody is the worse for it. The names
-// in it are short, `<pid>-<N>`, as paths of Unix sockets may have 104 bytes (108 on Linux). Each build's
-// directory is locked (flock) as long as its daemon lives, so what a killed daemon left behind can be told
-// from what is in use, and is swept by the next one.
+// Where builds have their temporary directory. Each has `<base>/firn-<uid>/<pid>-<N>/b`, made of three parts:
+//
+// * `firn-<uid>`, common to all processes of ours, which no other user can enter (mode 0700). A build without
+//   a sandbox that runs as a build user must find its way by path: it lies in a second common directory,
+//   `firn-<uid>-open` (mode 0711), so that those in a sandbox never lie where another user gets to.
+// * `<pid>-<N>`, of one build, locked (flock) as long as its daemon lives, so that what a killed daemon left
+//   behind can be told from what is in use, and is swept by the next one. It is ours (mode 0700); in
+//   `firn-<uid>-open` it is handed to the one build user that may pass (mode 0500).
+// * `b`, the build's own. A build may open its permissions to all, on purpose or by an archive with an entry
+//   for ".", or plant setuid programs in it: others are stopped by the parts before. (Without a sandbox it
+//   can also open the second part to the world, as it can put what it has into /tmp.)
+//
+// The names are short, as paths of Unix sockets may have 104 bytes (108 on Linux). Where somebody else has
+// the name of a common directory it gets another, `<name>-<random>`.
 
 namespace firn {
 
 class BuildDirectories;
+
+/// A directory in the base that build directories are made in, by all processes of ours.
+struct CommonDirectory {
+    std::string wanted; ///< its name, if nobody else has that
+    mode_t mode;
+    std::string name = {}; ///< the one that it has
+    UniqueFd fd = {};      ///< none as long as nobody needs it
+};
 
 /// One build's directory, removed with all it contains by the destructor unless kept. Must not outlive its
 /// BuildDirectories.
@@ -30,20 +45,21 @@ class BuildDirectory {
     BuildDirectory &operator=(BuildDirectory &&) = delete;
     ~BuildDirectory();
 
-    int fd() const { return fd_.get(); }
+    int fd() const { return own_.get(); }
     const std::filesystem::path &path() const { return path_; }
 
     /// Makes what an overlay needs in it, the directories lower, upper and work; the build's files are those
     /// in upper from here on. For builds as ourselves.
     void makeOverlay();
     /// Where the build's own files are: the directory itself, or the overlay's upper.
-    int contentsFd() const { return upper_ ? upper_.get() : fd_.get(); }
+    int contentsFd() const { return upper_ ? upper_.get() : own_.get(); }
 
-    /// Makes a user its owner.
+    /// Makes a user its owner, and the only one who can reach it by path if it is reachable at all.
     void giveTo(uid_t uid, gid_t gid);
 
-    /// Leaves it to a user, moved to `<base>/nix-build-<name>-<N>`; returns that path. Only what belonged to
-    /// `builder` changes hands. No process of the build may be alive.
+    /// Leaves it to a user, moved to `<base>/nix-build-<name>-<N>` with mode 0700, whatever the build made of
+    /// that; returns that path. Only what belonged to `builder` changes hands. No process of the build may be
+    /// alive. What is left of the directory, and its lock, are still ours.
     std::filesystem::path keep(const std::string &name, uid_t builder, uid_t uid, gid_t gid);
 
     /// Removes it now. Errors are thrown, unlike by the destructor.
@@ -51,12 +67,15 @@ class BuildDirectory {
 
   private:
     friend class BuildDirectories;
-    BuildDirectory(BuildDirectories &parent, std::string name, UniqueFd fd);
+    BuildDirectory(BuildDirectories &all, CommonDirectory &common, std::string name, UniqueFd outer);
+    void makeOwn();
 
-    BuildDirectories *parent_; ///< null: moved from, kept or removed
-    std::string name_;
-    std::filesystem::path path_;
-    UniqueFd fd_;
+    BuildDirectories *all_; ///< null: moved from or removed
+    CommonDirectory *common_;
+    std::string name_;           ///< in the common directory
+    std::filesystem::path path_; ///< of the build's own
+    UniqueFd outer_;             ///< with the lock
+    UniqueFd own_;
     UniqueFd upper_; ///< of an overlay
 };
 
@@ -70,45 +89,46 @@ class BuildDirectories {
   public:
     enum class Sweep { yes, no };
 
-    /// Opens, or makes, the common directory (mode 0700) and sweeps it. Refuses a base directory in which
-    /// others could replace what is ours.
+    /// Opens, or makes, the common directory and sweeps what is ours in the base, as far as it goes. Refuses
+    /// a base directory in which others could replace what is ours: one of another user's, or that others, or
+    /// a group which is not our own user's alone, may write, unless it has a sticky bit.
     explicit BuildDirectories(const std::filesystem::path &base, Sweep sweep = Sweep::yes);
     ~BuildDirectories();
-
-    /// Lets a group, that of the build users, reach their directories by path (mode 0710): for builds
-    /// without a sandbox. Never undone, since other processes have their builds there too.
-    void openTo(gid_t builders);
     BuildDirectories(const BuildDirectories &) = delete;
     BuildDirectories &operator=(const BuildDirectories &) = delete;
 
+    /// For a build that gets it as a mount or a descriptor, or runs as ourselves: no other user can reach it.
     BuildDirectory make();
+    /// For a build that must reach it by path as another user: the one that it is given to.
+    BuildDirectory makeReachable();
 
-    /// Removes what dead daemons left in the common directory in `base`, if there is one.
+    /// Removes what dead daemons left in `base`, if that is there. Refuses what the constructor refuses;
+    /// what cannot be removed is an error when all else is swept.
     static void sweepLeftovers(const std::filesystem::path &base);
 
     /// The setting build-dir, else the daemon's TMPDIR, else `<state>/builds`.
     static BuildDirectoryBase findBase(const Locations &locations, const Settings &settings);
-    static std::filesystem::path chooseBase(const Locations &locations, const Settings &settings);
     /// `<state>/builds`.
     static std::filesystem::path defaultBase(const Locations &locations);
 
-    int fd() const { return own_.get(); }
+    /// Every directory in which builds may have theirs with these settings.
+    static std::vector<std::filesystem::path> possibleBases(const Locations &locations,
+                                                            const Settings &settings);
+
+    /// The common directory that nobody else can enter.
+    int fd() const { return closed_.fd.get(); }
     /// Canonical.
     const std::filesystem::path &base() const { return basePath_; }
 
   private:
     friend class BuildDirectory;
-    void openOwn();
-    static void sweep(int own);
-    static void sweepAndRemove(int base, const std::string &name);
-    static UniqueFd openLocked(int own, const std::string &name);
-    std::string moveToBase(int from, const std::string &name, const std::string &wanted);
+    void open(CommonDirectory &common) const;
+    BuildDirectory makeIn(CommonDirectory &common);
+    std::filesystem::path moveToBase(int from, const std::string &name, const std::string &wanted);
 
     std::filesystem::path basePath_;
     UniqueFd base_;
-    std::string name_; ///< of the common directory in base
-    UniqueFd own_;
-    std::optional<gid_t> builders_;
+    CommonDirectory closed_, reachable_;
     uint64_t count_ = 0; // of directories made, for their names
 };
 

@@ -45,6 +45,7 @@ std::optional<BuilderResult> parseReport(std::string_view bytes) {
     result.path = bytes.substr(0, report.pathLength);
     result.userMicroseconds = report.userMicroseconds;
     result.systemMicroseconds = report.systemMicroseconds;
+    result.memoryFull = report.isFull != 0;
     switch (report.kind) {
     case ReportKind::setupFailed:
         result.kind = Kind::setupFailed;

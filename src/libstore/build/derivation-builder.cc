@@ -94,8 +94,8 @@ struct DerivationBuilder::Impl {
     std::optional<Activity> activity;
     std::optional<BuildLog> log;
     std::optional<BuilderProcess> process;
-    bool sawOutput = false;
-    CheckReport report; ///< under check, once compared
+    bool memoryFull = false; ///< of a build directory in memory
+    CheckReport report;      ///< under check, once compared
 
     Impl(BuildWorker &buildWorker, const BuildPlan &buildPlan, const SlotLease &buildSlot,
          BuildResult &buildResult)
@@ -138,7 +138,9 @@ struct DerivationBuilder::Impl {
 
     // ---- register
     void checkResult(const BuilderResult &ended);
+    [[noreturn]] void failSetUp(const BuilderResult &ended);
     [[noreturn]] void fail(Status status, const std::string &reason);
+    std::string explainLackOfSpace() const;
     RegistrationRequest registration() const;
     OutputCheckOptions checkOptions() const;
     template<typename Work>
@@ -202,10 +204,7 @@ void DerivationBuilder::Impl::prepare() {
 
 void DerivationBuilder::Impl::makeDirectory() {
     BuildDirectories &directories = worker.directories();
-    if (user && !sandboxed) {
-        directories.openTo(user->gid());
-    }
-    directory.emplace(directories.make());
+    directory.emplace(user && !sandboxed ? directories.makeReachable() : directories.make());
     execution = &worker.execChoiceFor(*directory);
     if (execution->mechanism == ExecMechanism::overlay) {
         directory->makeOverlay();
@@ -401,7 +400,6 @@ UniqueFd DerivationBuilder::Impl::describeBuildDir(SandboxSpec &spec) {
         spec.buildDirKind = BuildDirKind::overlay;
         return {};
     case ExecMechanism::tmpfs:
-        spec.buildDir = -1;
         spec.buildDirKind = BuildDirKind::tmpfs;
         spec.buildDirSize = settings.noexecTmpfsSize;
         for (const auto &[name, content] : environment.files) {
@@ -411,7 +409,7 @@ UniqueFd DerivationBuilder::Impl::describeBuildDir(SandboxSpec &spec) {
     case ExecMechanism::bindMount:
         break;
     }
-    UniqueFd mount = executableMount(directory->fd(), directory->path());
+    UniqueFd mount = executableMount(directory->fd(), *execution);
     spec.buildDir = mount.get();
     spec.buildDirKind = BuildDirKind::mount;
     return mount;
@@ -505,6 +503,7 @@ void DerivationBuilder::Impl::checkResult(const BuilderResult &ended) {
     result.stopTime = time(nullptr);
     result.cpuUser = ended.userMicroseconds;
     result.cpuSystem = ended.systemMicroseconds;
+    memoryFull = ended.memoryFull;
     switch (ended.kind) {
     case BuilderResult::Kind::exited:
         if (ended.exitCode != 0) {
@@ -517,25 +516,46 @@ void DerivationBuilder::Impl::checkResult(const BuilderResult &ended) {
     case BuilderResult::Kind::execFailed:
         fail(Status::permanentFailure, "builder " + ended.describe());
     case BuilderResult::Kind::setupFailed:
-        fail(Status::miscFailure,
-             fmt::format("the {} {}", sandboxed ? "sandbox" : "build environment", ended.describe()));
+        failSetUp(ended);
     case BuilderResult::Kind::lost:
         fail(Status::transientFailure, "builder " + ended.describe());
     }
 }
 
-void DerivationBuilder::Impl::fail(Status status, const std::string &reason) {
+/// What has worked when it was tried may fail later, and then its remedies are the same.
+void DerivationBuilder::Impl::failSetUp(const BuilderResult &ended) {
+    std::string what =
+        fmt::format("the {} {}", sandboxed ? "sandbox" : "build environment", ended.describe());
+    using sandbox::Step;
+    bool ofDirectory =
+        ended.step == Step::makeExecutable || ended.step == Step::mountOverlay ||
+        ((ended.step == Step::attachMount || ended.step == Step::mountTmpfs) && ended.path == buildTop);
+    if (ofDirectory && execution->probeError != 0) {
+        what += ": " + explainNoExecution(*execution, directory->fd(), "what is done about it failed");
+    }
+    fail(Status::miscFailure, what);
+}
+
+std::string DerivationBuilder::Impl::explainLackOfSpace() const {
+    if (memoryFull) {
+        return fmt::format(
+            "\nnote: build failure may have been caused by lack of space in its build directory "
+            "in memory: 'noexec-tmpfs-size' is {}",
+            settings.noexecTmpfsSize);
+    }
     bool diskFull = isScarce(store.storeFd()) || isScarce(directory->fd());
+    return diskFull ? "\nnote: build failure may have been caused by lack of free disk space" : "";
+}
+
+void DerivationBuilder::Impl::fail(Status status, const std::string &reason) {
+    std::string lack = explainLackOfSpace();
     // What depends on the network or on space may work another time.
-    if (status == Status::permanentFailure && (diskFull || plan.derivation.mayUseNetwork())) {
+    if (status == Status::permanentFailure && (!lack.empty() || plan.derivation.mayUseNetwork())) {
         status = Status::transientFailure;
     }
     std::vector<StorePath> outputs = plan.outputPaths();
     std::string message = builderFailureMessage(worker.context, {plan.drvPath, outputs}, reason, log->tail());
-    if (diskFull) {
-        message += "\nnote: build failure may have been caused by lack of free disk space";
-    }
-    throw BuildFailure(status, message);
+    throw BuildFailure(status, message + lack);
 }
 
 RegistrationRequest DerivationBuilder::Impl::registration() const {

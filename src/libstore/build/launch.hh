@@ -34,6 +34,8 @@ struct BuilderResult {
     int signal = 0;
     /// CPU time of the builder and the children it waited for.
     uint64_t userMicroseconds = 0, systemMicroseconds = 0;
+    /// Next to nothing was left of a build directory in memory (BuildDirKind::tmpfs) when the builder ended.
+    bool memoryFull = false;
 
     bool succeeded() const { return kind == Kind::exited && exitCode == 0; }
     /// One clause for a message: "failed with exit code 2", "was killed by signal 9 (Killed)", "could not be

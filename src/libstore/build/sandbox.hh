@@ -50,10 +50,10 @@ enum class BuildDirKind {
     directory,         ///< a directory, bound as it is; unsandboxed: nothing to do
     mount,             ///< a detached mount of one, such as an executable one made from a noexec file system
     classicExecutable, ///< a directory, of which sandbox-init makes an executable mount with the calls that
-                       ///< Linux had before 5.12; root only
-    overlay, ///< a directory with lower, upper and work, of which sandbox-init makes an overlay in its user
-             ///< namespace; not for root
-    tmpfs,   ///< none: a fresh tmpfs of size buildDirSize with buildDirFiles in it
+                       ///< Linux had before 5.12 and with the daemon's rights
+    overlay, ///< a directory with lower, upper and work, of which sandbox-init makes an overlay with the
+             ///< builder's rights; for builds as ourselves
+    tmpfs,   ///< a fresh tmpfs of size buildDirSize with buildDirFiles in it
 };
 
 struct BuildDirFile {
@@ -67,7 +67,8 @@ struct SandboxSpec {
     /// false: the host's file system, network and IPC, but a pid namespace of its own, so that nothing
     /// survives the build. Then inputs, sandbox paths and the like are not used, uidInside and gidInside are
     /// those outside, and the build directory is mounted over `buildDirInside` unless its kind is
-    /// `directory`.
+    /// `directory`. That path must lead, without a symlink, to `buildDir` itself: else nothing is mounted and
+    /// the builder does not start.
     bool sandboxed = true;
 
     std::string storeDir = "/nix/store";
@@ -77,11 +78,12 @@ struct SandboxSpec {
     int scratchStore = -1;
     std::vector<SandboxInput> inputs;
 
-    /// Writable by the builder's user. −1 for a tmpfs, and when not sandboxed and of kind `directory`.
+    /// Writable by the builder's user. May be −1 for a tmpfs in a sandbox, and where one of kind `directory`
+    /// needs no mount because there is no sandbox: then it is not looked at.
     int buildDir = -1;
     BuildDirKind buildDirKind = BuildDirKind::directory;
     std::string buildDirSize;                ///< as for tmpfs
-    std::vector<BuildDirFile> buildDirFiles; ///< of a tmpfs
+    std::vector<BuildDirFile> buildDirFiles; ///< of a tmpfs; the builder's user's, mode 0644
     std::string buildDirInside = "/build";
     /// Empty: buildDirInside.
     std::string workingDirectory;

@@ -107,14 +107,16 @@ Task<BuildPermit> BuildWorker::acquirePermit() {
 BuildDirectories &BuildWorker::directories() {
     if (!directories_) {
         BuildDirectoryBase base = BuildDirectories::findBase(store.locations(), context.settings);
-        std::optional<BuildDirectories> made;
-        made.emplace(base.path);
+        auto made = std::make_unique<BuildDirectories>(base.path);
         execChoice_ = chooseExecMechanism(*made, base.origin, store.locations(), context.settings,
                                           sandboxInitProgram());
         if (!execChoice_.warning.empty()) {
             context.logger.warn(execChoice_.warning);
         }
-        directories_.emplace(execChoice_.base);
+        if (execChoice_.mechanism == ExecMechanism::stateDirectory) {
+            made = std::make_unique<BuildDirectories>(execChoice_.base);
+        }
+        directories_ = std::move(made);
     }
     return *directories_;
 }

@@ -77,7 +77,7 @@ class BuildWorker {
     DerivationHasher hasher_;
     Activity realiseActivity_, buildsActivity_;
     std::map<GoalKey, std::shared_ptr<DerivationGoal>> goals_;
-    std::optional<BuildDirectories> directories_;
+    std::unique_ptr<BuildDirectories> directories_;
     ExecChoice execChoice_;
     bool hungUp_ = false;
 };

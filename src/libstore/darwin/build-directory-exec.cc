@@ -37,6 +37,16 @@ std::string describeOrigin(const std::string &origin) {
     return origin == "TMPDIR" ? "from the daemon's TMPDIR" : "the default";
 }
 
+std::string explainRefusal(const std::filesystem::path &base, const std::string &origin,
+                           const MountDescription &mount, const std::string &why) {
+    return fmt::format(
+        "programs cannot be executed where builds would run: the build directory '{}' ({}) is on '{}', {} "
+        "mounted {}{}. Either mount '{}' without noexec, or set 'build-dir' to a directory where programs "
+        "can be executed, or make a volume for it (hdiutil create) and name that in 'build-dir'.",
+        base.string(), describeOrigin(origin), mount.mountPoint, mount.fileSystem, mount.options, why,
+        mount.mountPoint);
+}
+
 void requireExecutableStore(const Locations &locations) {
     struct statfs info;
     const std::string &store = locations.storeDir.str();
@@ -68,8 +78,13 @@ int probeExecution(int directory, const std::string &) {
     return viewOf(directory).noexec ? EACCES : 0;
 }
 
-UniqueFd executableMount(int, const std::filesystem::path &path) {
-    throw Error(ErrorKind::unsupported, "macOS has no executable mount of a directory ('{}')", path.string());
+std::string explainNoExecution(const ExecChoice &choice, int directory, const std::string &why) {
+    return explainRefusal(choice.base, choice.origin, describeMount(directory), "; " + why);
+}
+
+UniqueFd executableMount(int directory, const ExecChoice &choice) {
+    throw Error(ErrorKind::unsupported, "{}",
+                explainNoExecution(choice, directory, "macOS has no executable mount of a directory"));
 }
 
 ExecChoice chooseExecMechanism(BuildDirectories &directories, const std::string &origin,
@@ -77,18 +92,12 @@ ExecChoice chooseExecMechanism(BuildDirectories &directories, const std::string 
     requireExecutableStore(locations);
     MountDescription mount = describeMount(directories.fd());
     if (mount.noexec) {
-        throw Error(
-            ErrorKind::unsupported,
-            "programs cannot be executed where builds would run: the build directory '{}' ({}) is on '{}', "
-            "{} "
-            "mounted {}. Either mount '{}' without noexec, or set 'build-dir' to a directory where programs "
-            "can be executed, or make a volume for it (hdiutil create) and name that in 'build-dir'.",
-            directories.base().string(), describeOrigin(origin), mount.mountPoint, mount.fileSystem,
-            mount.options, mount.mountPoint);
+        throw Error(ErrorKind::unsupported, "{}", explainRefusal(directories.base(), origin, mount, ""));
     }
     return {.mechanism = ExecMechanism::direct,
             .view = viewOf(directories.fd()),
             .base = directories.base(),
+            .origin = origin,
             .mount = {},
             .probeError = 0,
             .warning = ""};

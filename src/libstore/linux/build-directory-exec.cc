@@ -74,11 +74,20 @@ bool parseMountLine(const std::string &line, const std::string &id, MountDescrip
 
 constexpr const char *probeName = "firn-probe";
 
-/// Copies sandbox-init; 0 or the errno.
+[[noreturn]] void throwBadProgram(int error, const char *what, const std::string &program) {
+    throw SysError(error, fmt::format("{} '{}', the program that starts builds (install Firn as a whole, or "
+                                      "name the program in FIRN_SANDBOX_INIT)",
+                                      what, program));
+}
+
+/// Copies sandbox-init; 0 or the errno of writing.
 int copyProgram(const std::string &program, int directory, const std::string &name) {
     UniqueFd from(open(program.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!from) {
+        throwBadProgram(errno, "reading", program);
+    }
     UniqueFd to(openat(directory, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0700));
-    if (!from || !to) {
+    if (!to) {
         return errno;
     }
     for (;;) {
@@ -117,6 +126,13 @@ int executeProbe(const std::string &path) {
             return error;
         }
         usleep(1000);
+    }
+}
+
+/// A program that does not run from its own place either says nothing of the build directory.
+void requireGoodProgram(const std::string &program) {
+    if (int error = executeProbe(program)) {
+        throwBadProgram(error, "executing", program);
     }
 }
 
@@ -198,6 +214,15 @@ ProbeOutcome probeMechanism(BuildDirectories &directories, ExecMechanism mechani
     }
 }
 
+ProbeOutcome probeWithGoodProgram(BuildDirectories &directories, ExecMechanism mechanism,
+                                  const std::string &initProgram) {
+    ProbeOutcome outcome = probeMechanism(directories, mechanism, initProgram);
+    if (mechanism == ExecMechanism::direct && outcome.error != 0 && !outcome.undecided) {
+        requireGoodProgram(initProgram);
+    }
+    return outcome;
+}
+
 /// What the probes said, for as long as this process lives and for those that it forks.
 class ProbeResults {
   public:
@@ -209,7 +234,7 @@ class ProbeResults {
         if (found != results_.end()) {
             return found->second;
         }
-        ProbeOutcome outcome = probeMechanism(directories, mechanism, initProgram);
+        ProbeOutcome outcome = probeWithGoodProgram(directories, mechanism, initProgram);
         if (outcome.undecided) {
             return outcomeOf(mechanism == ExecMechanism::direct && key.first.noexec ? EACCES : 0);
         }
@@ -235,13 +260,13 @@ std::string describeOrigin(const std::string &origin) {
     return origin == "TMPDIR" ? "from the daemon's TMPDIR" : "the default";
 }
 
-std::string describeBase(const BuildDirectories &directories, const std::string &origin,
-                         const MountDescription &mount) {
-    return fmt::format("the build directory '{}' ({}) is on '{}', {} mounted {}", directories.base().string(),
-                       describeOrigin(origin), mount.mountPoint, mount.fileSystem, mount.options);
+std::string describePlace(const ExecChoice &choice) {
+    const MountDescription &mount = choice.mount;
+    return fmt::format("the build directory '{}' ({}) is on '{}', {} mounted {}", choice.base.string(),
+                       describeOrigin(choice.origin), mount.mountPoint, mount.fileSystem, mount.options);
 }
 
-std::string remedies(const MountDescription &mount) {
+std::string remedies(const MountDescription &mount, bool mayHaveMount) {
     std::string point = mount.mountPoint.empty() ? "its file system" : "'" + mount.mountPoint + "'";
     std::string first =
         mount.noexec
@@ -249,14 +274,16 @@ std::string remedies(const MountDescription &mount) {
             : fmt::format(
                   "let programs on {} be executed, which its file system or a security policy forbids",
                   point);
-    return first + ", or set 'build-dir' to a directory where programs can be executed, or set "
-                   "'noexec-build-dir = tmpfs' to have build directories in memory";
+    return fmt::format(
+        "{}, or set 'build-dir' to a directory where programs can be executed, or set {}"
+        "'noexec-build-dir = tmpfs' to have build directories in memory",
+        first, mayHaveMount ? "'noexec-build-dir = mount' to have an executable view of them or " : "");
 }
 
-[[noreturn]] void refuse(const std::string &what, const MountDescription &mount, const std::string &why) {
-    throw Error(ErrorKind::unsupported,
-                "programs cannot be executed where builds would run: {}; {}. Either {}.", what, why,
-                remedies(mount));
+/// `mayHaveMount`: that has not been tried, as the settings forbid it.
+std::string explainRefusal(const ExecChoice &choice, const std::string &why, bool mayHaveMount = false) {
+    return fmt::format("programs cannot be executed where builds would run: {}; {}. Either {}.",
+                       describePlace(choice), why, remedies(choice.mount, mayHaveMount));
 }
 
 /// Asked of the mount alone: a probe would have to put a program into the store, where nothing may be
@@ -277,21 +304,51 @@ void requireExecutableStore(const Locations &locations) {
 
 // ---- the choice
 
-/// What may give builds an executable view of their directory, the best first.
-std::vector<ExecMechanism> mechanismsForUs() {
-    if (geteuid() != 0) {
-        return {ExecMechanism::overlay};
+/// What may give builds an executable view of their directory, the best first. Which of them does is for the
+/// probe to say: user 0 of a user namespace may find a mount's flags locked, and a user who is not root may
+/// have the right to change them.
+std::vector<ExecMechanism> mechanismsFor(const Settings &settings) {
+    std::vector<ExecMechanism> mechanisms;
+    if (mayMount()) {
+        if (haveMountSetattr()) {
+            mechanisms.push_back(ExecMechanism::bindMount);
+        }
+        mechanisms.push_back(ExecMechanism::classicBindMount);
     }
-    return {haveMountSetattr() ? ExecMechanism::bindMount : ExecMechanism::classicBindMount};
+    bool buildsAsOurselves = geteuid() != 0 || settings.buildUsersGroup.empty();
+    if (buildsAsOurselves) {
+        mechanisms.push_back(ExecMechanism::overlay);
+    }
+    return mechanisms;
 }
 
 const char *describeMechanism(ExecMechanism mechanism) {
     switch (mechanism) {
     case ExecMechanism::overlay:
         return "an overlay over it in a user namespace";
+    case ExecMechanism::classicBindMount:
+        return "one made in the way of Linux before 5.12";
     default:
         return "a private mount of it without noexec";
     }
+}
+
+/// Takes the first mechanism that works; otherwise returns what was wrong with each.
+std::string tryMechanisms(ExecChoice &choice, BuildDirectories &directories, const Settings &settings,
+                          const std::string &initProgram) {
+    std::string tried;
+    for (ExecMechanism mechanism : mechanismsFor(settings)) {
+        ProbeOutcome outcome = probeResults().get(directories, mechanism, initProgram);
+        if (outcome.error == 0) {
+            choice.mechanism = mechanism;
+            return "";
+        }
+        tried += fmt::format("{}{} does not help here ({})", tried.empty() ? "" : ", ",
+                             describeMechanism(mechanism), outcome.reason);
+    }
+    return tried.empty() ? "the daemon has no right to change mounts, and an overlay serves only builds as "
+                           "its own user ('build-users-group' is set)"
+                         : tried;
 }
 
 /// The default directory, if that is another one and programs can be executed in it as it is.
@@ -340,11 +397,21 @@ int probeExecution(int directory, const std::string &initProgram) {
     return error;
 }
 
-UniqueFd executableMount(int directory, const std::filesystem::path &path) {
+std::string explainNoExecution(const ExecChoice &choice, int directory, const std::string &why) {
+    ExecChoice now = choice;
+    MountDescription mount = describeMount(directory);
+    if (!mount.mountPoint.empty()) { // it may have been unmounted meanwhile
+        now.mount = mount;
+    }
+    return explainRefusal(now, why);
+}
+
+UniqueFd executableMount(int directory, const ExecChoice &choice) {
     ExecBindMount mount = makeExecBindMount(directory);
     if (mount.fd < 0) {
-        throw SysError(mount.error, fmt::format("making an executable mount of build directory '{}' ({})",
-                                                path.string(), mount.step));
+        std::string why = fmt::format("making {} failed ({}: {})", describeMechanism(choice.mechanism),
+                                      mount.step, strerror(mount.error));
+        throw Error(ErrorKind::unsupported, "{}", explainNoExecution(choice, directory, why));
     }
     return UniqueFd(mount.fd);
 }
@@ -356,6 +423,7 @@ ExecChoice chooseExecMechanism(BuildDirectories &directories, const std::string 
     ExecChoice choice{.mechanism = ExecMechanism::direct,
                       .view = viewOf(directories.fd()),
                       .base = directories.base(),
+                      .origin = origin,
                       .mount = {},
                       .probeError = 0,
                       .warning = ""};
@@ -364,34 +432,30 @@ ExecChoice chooseExecMechanism(BuildDirectories &directories, const std::string 
         return choice;
     }
     choice.mount = describeMount(directories.fd());
-    std::string what = describeBase(directories, origin, choice.mount);
     if (settings.noexecBuildDir == NoexecBuildDir::refuse) {
-        refuse(what, choice.mount, "'noexec-build-dir = refuse' is set");
+        throw Error(ErrorKind::unsupported, "{}",
+                    explainRefusal(choice, "'noexec-build-dir = refuse' is set", /*mayHaveMount=*/true));
     }
     if (settings.noexecBuildDir == NoexecBuildDir::tmpfs) {
         choice.mechanism = ExecMechanism::tmpfs;
         choice.warning =
-            fmt::format("{}: builds have a tmpfs of size {} instead ('noexec-build-dir = tmpfs')", what,
-                        settings.noexecTmpfsSize);
+            fmt::format("{}: each build has a tmpfs of size {} instead ('noexec-build-dir = tmpfs')",
+                        describePlace(choice), settings.noexecTmpfsSize);
         return choice;
     }
-    std::string tried = strerror(choice.probeError);
-    for (ExecMechanism mechanism : mechanismsForUs()) {
-        ProbeOutcome outcome = probeResults().get(directories, mechanism, initProgram);
-        if (outcome.error == 0) {
-            choice.mechanism = mechanism;
-            return choice;
-        }
-        tried = fmt::format("{} does not help here ({})", describeMechanism(mechanism), outcome.reason);
-    }
-    if (isStateDirectoryExecutable(directories, locations, initProgram)) {
-        choice.mechanism = ExecMechanism::stateDirectory;
-        choice.base = BuildDirectories::defaultBase(locations);
-        choice.warning =
-            fmt::format("{}, and {}: builds run in '{}' instead", what, tried, choice.base.string());
+    std::string problem = tryMechanisms(choice, directories, settings, initProgram);
+    if (problem.empty()) {
         return choice;
     }
-    refuse(what, choice.mount, tried);
+    if (!isStateDirectoryExecutable(directories, locations, initProgram)) {
+        throw Error(ErrorKind::unsupported, "{}", explainRefusal(choice, problem));
+    }
+    std::string place = describePlace(choice);
+    choice.mechanism = ExecMechanism::stateDirectory;
+    choice.base = BuildDirectories::defaultBase(locations);
+    choice.warning =
+        fmt::format("{}, and {}: builds run in '{}' instead", place, problem, choice.base.string());
+    return choice;
 }
 
 } // namespace firn

@@ -8,4 +8,10 @@ namespace firn {
 /// the same.
 bool haveMountSetattr();
 
+/// Whether this process may clone and attach mounts in its mount namespace (CAP_SYS_ADMIN over the user
+/// namespace that owns it); asked of the kernel each time, in one call. User 0 of a user namespace, as in a
+/// container, need not have that right, and another user may. It says nothing of single mounts, whose flags
+/// may be locked.
+bool mayMount();
+
 } // namespace firn

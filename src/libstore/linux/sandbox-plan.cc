@@ -49,18 +49,20 @@ class Plan {
         add(OpKind::directory, path).mode = mode;
         made_.insert(path);
     }
-    void file(const std::string &path, std::string text) {
+    SetupOp &file(const std::string &path, std::string text) {
         SetupOp &op = place(OpKind::file, path);
         op.mode = 0444;
         op.data = std::move(text);
+        return op;
     }
     void symlink(const std::string &path, const std::string &target) {
         place(OpKind::symlink, path).data = target;
     }
-    void mount(OpKind kind, const std::string &path, uint32_t mode, const std::string &options) {
+    SetupOp &mount(OpKind kind, const std::string &path, uint32_t mode, const std::string &options) {
         SetupOp &op = place(kind, path);
         op.mode = mode;
         op.data = options;
+        return op;
     }
     /// With the daemon's rights, if it has any: a leased user may not reach the source.
     void bindPath(const std::string &target, const std::string &source, uint32_t flags,
@@ -174,18 +176,20 @@ void planSandboxPaths(Plan &plan, std::vector<SandboxPath> paths) {
 }
 
 /// A tmpfs of the builder's own. In a user namespace that is who mounts it.
-void planTemporaryBuildDir(Plan &plan, const SandboxSpec &spec, bool userNamespace) {
+void planTemporaryBuildDir(Plan &plan, const SandboxSpec &spec, const Description &d) {
     std::string options = "mode=0700,size=" + spec.buildDirSize;
-    if (!userNamespace) {
-        options += fmt::format(",uid={},gid={}", spec.uidOutside, spec.gidOutside);
+    if (!d.userNamespace) {
+        options += fmt::format(",uid={},gid={}", d.outsideUid, d.outsideGid);
     }
-    plan.mount(OpKind::tmpfs, spec.buildDirInside, 0755, options);
+    plan.mount(OpKind::tmpfs, spec.buildDirInside, 0755, options).flags = opWatchSpace;
     for (const BuildDirFile &file : spec.buildDirFiles) {
-        plan.file(spec.buildDirInside + "/" + file.name, file.content);
+        SetupOp &op = plan.file(spec.buildDirInside + "/" + file.name, file.content);
+        op.mode = 0644;
+        op.flags = opBuilders;
     }
 }
 
-void planBuildDir(Plan &plan, const SandboxSpec &spec, bool userNamespace) {
+void planBuildDir(Plan &plan, const SandboxSpec &spec, const Description &d) {
     switch (spec.buildDirKind) {
     case BuildDirKind::directory:
         if (spec.sandboxed) {
@@ -201,15 +205,15 @@ void planBuildDir(Plan &plan, const SandboxSpec &spec, bool userNamespace) {
     case BuildDirKind::overlay:
         return plan.overlay(spec.buildDirInside, spec.buildDir);
     case BuildDirKind::tmpfs:
-        return planTemporaryBuildDir(plan, spec, userNamespace);
+        return planTemporaryBuildDir(plan, spec, d);
     }
 }
 
-std::vector<SetupOp> planFileSystem(const SandboxSpec &spec, bool privileged, bool userNamespace) {
-    Plan plan(privileged);
+std::vector<SetupOp> planFileSystem(const SandboxSpec &spec, const Description &d) {
+    Plan plan(d.privileged);
     if (!spec.sandboxed) {
         plan.mount(OpKind::proc, "/proc", 0555, "");
-        planBuildDir(plan, spec, userNamespace);
+        planBuildDir(plan, spec, d);
         std::vector<SetupOp> ops = plan.take();
         std::erase_if(ops, [](const SetupOp &op) { return op.kind == OpKind::directory; });
         return ops;
@@ -223,7 +227,7 @@ std::vector<SetupOp> planFileSystem(const SandboxSpec &spec, bool privileged, bo
     planUserDatabase(plan, spec);
     planNetwork(plan, spec);
     planStore(plan, spec);
-    planBuildDir(plan, spec, userNamespace);
+    planBuildDir(plan, spec, d);
     planSandboxPaths(plan, spec.sandboxPaths);
     return plan.take();
 }
@@ -237,7 +241,7 @@ uint32_t personalityOf(const SandboxSpec &spec) {
 }
 
 void planIdentity(Description &d, const SandboxSpec &spec) {
-    d.privileged = geteuid() == 0;
+    d.privileged = geteuid() == 0 && mayMount();
     d.userNamespace = spec.sandboxed || !d.privileged;
     d.outsideUid = spec.uidOutside == static_cast<uid_t>(-1) ? geteuid() : spec.uidOutside;
     d.outsideGid = spec.gidOutside == static_cast<gid_t>(-1) ? getegid() : spec.gidOutside;
@@ -245,13 +249,19 @@ void planIdentity(Description &d, const SandboxSpec &spec) {
     d.insideGid = spec.sandboxed ? spec.gidInside : d.outsideGid;
     d.groups.assign(spec.groups.begin(), spec.groups.end());
     if (!d.privileged && (d.outsideUid != geteuid() || d.outsideGid != getegid())) {
-        throw Error(ErrorKind::badInput, "only a root daemon can build as another user ({} as {})", geteuid(),
-                    d.outsideUid);
+        throw Error(ErrorKind::badInput,
+                    "a daemon without root's rights (user {}{}) cannot build as another user ({}){}",
+                    geteuid(), geteuid() == 0 ? " in a namespace that does not own its mounts" : "",
+                    d.outsideUid,
+                    geteuid() == 0 ? "; with 'build-users-group =' (empty) builds run as its own" : "");
     }
 }
 
 void planNamespaces(Description &d, const SandboxSpec &spec) {
     d.pivot = d.readOnlyRoot = spec.sandboxed;
+    if (!spec.sandboxed && d.workingDirectory == spec.buildDirInside) {
+        d.buildDirFd = spec.buildDir;
+    }
     d.privateNetwork = spec.sandboxed && spec.network == Network::isolated;
     if (spec.sandboxed) {
         d.namespaces = CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
@@ -264,16 +274,11 @@ void requireWhole(const SandboxSpec &spec) {
     if (spec.outputFd < 0 || spec.builder.empty()) {
         throw Error(ErrorKind::badInput, "a builder needs a program and somewhere to write to");
     }
-    bool needsDirectory = spec.buildDirKind == BuildDirKind::directory
-                              ? spec.sandboxed
-                              : spec.buildDirKind != BuildDirKind::tmpfs;
+    // Without a sandbox it tells which directory is meant; for `directory` that is up to the caller.
+    bool needsDirectory = spec.sandboxed ? spec.buildDirKind != BuildDirKind::tmpfs
+                                         : spec.buildDirKind != BuildDirKind::directory;
     if ((spec.sandboxed && spec.scratchStore < 0) || (needsDirectory && spec.buildDir < 0)) {
         throw Error(ErrorKind::badInput, "a sandbox needs a scratch store and a build directory");
-    }
-    bool root = geteuid() == 0;
-    if ((spec.buildDirKind == BuildDirKind::overlay && root) ||
-        (spec.buildDirKind == BuildDirKind::classicExecutable && !root)) {
-        throw Error(ErrorKind::badInput, "a build directory that is not for {}", root ? "root" : "users");
     }
 }
 
@@ -297,10 +302,11 @@ SandboxPath parseSandboxPath(const std::string &word) {
 Description planSandbox(const SandboxSpec &spec) {
     requireWhole(spec);
     Description d;
+    d.workingDirectory = spec.workingDirectory.empty() ? spec.buildDirInside : spec.workingDirectory;
     planIdentity(d, spec);
     planNamespaces(d, spec);
     d.outputFd = spec.outputFd;
-    d.ops = planFileSystem(spec, d.privileged, d.userNamespace);
+    d.ops = planFileSystem(spec, d);
     d.classicMounts = !haveMountSetattr();
     bool sharesNetwork = spec.sandboxed && spec.network == Network::host;
     if (spec.filterSyscalls || sharesNetwork) {
@@ -308,7 +314,6 @@ Description planSandbox(const SandboxSpec &spec) {
     }
     d.noNewPrivileges = !spec.allowNewPrivileges;
     d.personality = personalityOf(spec);
-    d.workingDirectory = spec.workingDirectory.empty() ? spec.buildDirInside : spec.workingDirectory;
     d.builder = spec.builder;
     d.args = spec.args;
     d.env = spec.env;

@@ -62,6 +62,10 @@ std::string explainSetupFailure(const BuilderResult &result) {
     if (result.kind != BuilderResult::Kind::setupFailed) {
         return "";
     }
+    if (result.error == EMFILE || result.error == ENFILE) {
+        return "The limit of open files is too low for so many inputs: raise it for the daemon (systemd: "
+               "LimitNOFILE=, shell: ulimit -Hn)";
+    }
     switch (result.step) {
     case Step::enterNamespaces:
     case Step::mapUsers:
@@ -73,11 +77,21 @@ std::string explainSetupFailure(const BuilderResult &result) {
         return result.error == ENOENT
                    ? "It does not exist on the host; a sandbox path that may be missing ends in '?'"
                    : explainMounts(result.step, result.error);
+    case Step::findTarget:
+    case Step::changeDirectory:
+        return result.error == ESTALE || result.error == ELOOP || result.error == ENOTDIR
+                   ? "Something else has taken the build directory's place: others must not be able to "
+                     "change "
+                     "what lies above it"
+                   : "";
+    case Step::makeExecutable:
+        return result.error == EPERM ? "Lifting noexec takes root's rights over the mount, from outside of "
+                                       "any user namespace that does not own it"
+                                     : explainMounts(result.step, result.error);
     case Step::makeRoot:
     case Step::setMountFlags:
     case Step::attachMount:
     case Step::mountTmpfs:
-    case Step::makeExecutable:
     case Step::mountProc:
     case Step::mountDevpts:
     case Step::enterRoot:

@@ -119,6 +119,9 @@ BuilderProcess spawnSandbox(const SandboxSpec &spec) {
     spawn.pass(memory.get());
     spawn.pass(description.statusFd);
     spawn.pass(description.outputFd);
+    if (description.buildDirFd >= 0) {
+        spawn.pass(description.buildDirFd);
+    }
     for (const sandbox::SetupOp &op : description.ops) {
         if (op.sourceFd >= 0) {
             spawn.pass(op.sourceFd);

@@ -66,7 +66,7 @@ struct Settings {
     std::optional<std::filesystem::path> buildDir;         ///< build-dir
     NoexecBuildDir noexecBuildDir = NoexecBuildDir::mount; ///< noexec-build-dir (Firn's own)
     std::string noexecTmpfsSize =
-        "50%";          ///< noexec-tmpfs-size (Firn's own), as for tmpfs: "2G", "25%" of memory
+        "50%"; ///< noexec-tmpfs-size (Firn's own), of each build's, as for tmpfs: "2G", "25%" of memory
     std::string system; ///< "x86_64-linux"
     std::set<std::string> extraPlatforms;
     std::set<std::string> systemFeatures;

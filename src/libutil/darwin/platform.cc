@@ -76,6 +76,10 @@ UniqueFd makeUnixSocket() {
     return fd;
 }
 
+UniqueFd openWorkingDirectory() {
+    return UniqueFd(open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+}
+
 bool isMountRoot(int) {
     return false; // no bind mounts here: st_dev tells mounts apart
 }

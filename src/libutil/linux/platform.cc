@@ -69,6 +69,10 @@ UniqueFd makeUnixSocket() {
     return fd;
 }
 
+UniqueFd openWorkingDirectory() {
+    return UniqueFd(open(".", O_PATH | O_DIRECTORY | O_CLOEXEC));
+}
+
 bool isMountRoot(int fd) {
     struct statx st;
     if (statx(fd, "", AT_EMPTY_PATH, 0, &st) != 0) {

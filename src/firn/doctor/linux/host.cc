@@ -142,7 +142,7 @@ KernelFacts lookAtKernel() {
         {"seccomp filters", filtersCalls(), "builders' system calls cannot be filtered",
          "use a kernel with CONFIG_SECCOMP_FILTER; 'filter-syscalls = false' goes without"},
         {"overlays in user namespaces", isAtLeast(release, 5, 11) && knowsOverlays(),
-         "a daemon that is not root needs them for a noexec build directory",
+         "a daemon without root's rights needs them for a noexec build directory",
          "modprobe overlay (Linux 5.11 or later)", Level::note},
         {"cgroup v2", hasControlGroups(), "Firn does not use it yet", "", Level::note},
     };
@@ -165,6 +165,10 @@ Findings judgeSandbox(const Settings &settings, const std::string &initProgram) 
         findings.insert(findings.end(), more.begin(), more.end());
     }
     return findings;
+}
+
+bool hasMountRights() {
+    return mayMount();
 }
 
 std::string programOf(pid_t pid) {
