@@ -6,12 +6,16 @@ the daemon that is a mount of somebody else's, as it is on a host. `look()` sees
 """
 
 import ctypes
+import fcntl
+import functools
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -53,16 +57,31 @@ class Noexec:
             if shared:
                 subprocess.run(["mount", "--make-shared", self.path], check=True)
         else:
-            # A process that does nothing keeps the namespaces: daemons come and go.
-            script = f'mount -t {kind} -o {options} none "$1" && {then} && echo ready && exec sleep 100000'
+            # A shell keeps the namespaces, for daemons come and go, and does what only the mount's owner may.
+            script = f'''mount -t {kind} -o {options} none "$1" && {then} && echo ready
+                         while read -r command; do eval "$command"; echo "$?"; done'''
             self.holder = subprocess.Popen(["unshare", "--user", "--map-current-user", "--mount", "--keep-caps", "sh", "-c", script, "sh", str(self.path)],
-                                           stdout=subprocess.PIPE)
+                                           stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             assert self.holder.stdout.readline() == b"ready\n"
             self.world.helpers.append(self.holder.pid)
             self.world.daemon_prefix = ["nsenter", "--target", str(self.holder.pid), "--user", "--mount", "--preserve-credentials", "--",
                                         "setpriv", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--"]
         self.mounted = True
         return self
+
+    def in_host(self, *command):
+        """Runs a program as the host's owner would, who may mount there."""
+        command = shlex.join(map(str, command))
+        if machine.is_root():
+            subprocess.run(command, shell=True, check=True)
+        else:
+            self.holder.stdin.write(f"{command} >&2\n".encode())
+            self.holder.stdin.flush()
+            assert self.holder.stdout.readline() == b"0\n", command
+
+    def remount(self, options):
+        """The options are this mount's own, as they are for a bind mount."""
+        self.in_host("mount", "-o", f"remount,bind,exec,{options}", self.path)
 
     @property
     def view(self):
@@ -452,70 +471,220 @@ def test_sockets_below_the_build_directory_fit(world, noexec):
 
 # --- killed
 
-def kill_quietly(pid, with_signal=signal.SIGKILL):
+class Holds:
+    """Points at which a build stands still until it is let go, in the place of sandbox-init and of the builder.
+
+    `probe`   a program is executed from a build directory, to find out whether that works
+    `enter`   sandbox-init has been started, with the directory and its mount in its hands, and has done nothing yet
+    `set-up`  everything is made and given up, and the builder is being executed: its program is under a lease (fcntl(2)),
+              whose holder the kernel waits for
+    `run`     the builder runs, and waits
+    """
+
+    PROGRAM = r"""
+        #include <fcntl.h>
+        #include <stdio.h>
+        #include <string.h>
+        #include <unistd.h>
+        static volatile char folder[512] = "@FOLDER@";
+        int main(int argc, char **argv) {
+            char hold[600], at[600], real[600];
+            int probe = argc == 2 && strcmp(argv[1], "--nothing") == 0;
+            const char *phase = probe ? "probe" : "enter", *where = (const char *)folder;
+            snprintf(hold, sizeof hold, "%s/hold-%s", where, phase);
+            snprintf(at, sizeof at, "%s/at-%s", where, phase);
+            snprintf(real, sizeof real, "%s/real", where);
+            if (argc == 2 && access(hold, F_OK) == 0) {
+                close(open(at, O_CREAT | O_WRONLY, 0600));
+                while (access(hold, F_OK) == 0) usleep(2000);
+            }
+            if (probe) return 0;
+            execv(real, argv);
+            return 127;
+        }
+        """
+
+    def __init__(self, world):
+        self.world, self.folder = world, world.root / "holds"
+        self.folder.mkdir()
+        self.folder.chmod(0o777)
+        daemon = Path(world.daemon_command()[0])
+        (self.folder / "real").symlink_to(daemon.parent.parent / "sandbox-init/firn-sandbox-init")
+        self.program = self.folder / "firn-sandbox-init"
+        self.program.write_bytes(self.compiled().replace(b"@FOLDER@".ljust(256, b"\0"), str(self.folder).encode().ljust(256, b"\0")))
+        self.program.chmod(0o755)
+        self.shell = self.folder / "sh"
+        shutil.copyfile("/usr/bin/busybox", self.shell)
+        self.shell.chmod(0o755)
+        self.lease = None
+        world.daemon_env["FIRN_SANDBOX_INIT"] = str(self.program)
+        world.conf["sandbox-paths"] += f" {self.folder}"
+
+    @classmethod
+    @functools.cache
+    def compiled(cls):
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(["cc", "-xc", "-", "-o", f"{folder}/hold"], input=cls.PROGRAM.encode(), check=True)
+            return Path(folder, "hold").read_bytes()
+
+    def hold(self, phase):
+        if phase == "set-up":
+            signal.signal(signal.SIGIO, signal.SIG_IGN)  # what the kernel says to the lease's holder
+            self.lease = os.open(self.shell, os.O_RDWR)
+            fcntl.fcntl(self.lease, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        else:
+            (self.folder / f"hold-{phase}").touch()
+
+    def is_there(self, phase):
+        if phase == "set-up":
+            return fcntl.fcntl(self.lease, fcntl.F_GETLEASE) != fcntl.F_WRLCK
+        return (self.folder / f"at-{phase}").exists()
+
+    def wait(self, phase):
+        assert machine.wait_until(lambda: self.is_there(phase)), f"nothing came to '{phase}'"
+
+    def let_go(self):
+        """All of them."""
+        if self.lease is not None:
+            os.close(self.lease)
+            self.lease = None
+        for path in [*self.folder.glob("hold-*"), *self.folder.glob("at-*")]:
+            path.unlink()
+
+    def build(self, name, then="echo > $out"):
+        """An expression whose builder waits in the phase `run`, with a copied program executed."""
+        script = f"{RUN_COPY} started >&2; : > {self.folder}/at-run; while test -e {self.folder}/hold-run; do sleep 0.01; done; {then}"
+        return f"sh \"{name}\" ''{script}'' {{ builder = \"{self.shell}\"; }}"
+
+
+@pytest.fixture
+def holds(world):
+    made = Holds(world)
+    yield made
+    made.let_go()
+
+
+def kill_quietly(pid):
     try:
-        os.kill(pid, with_signal)
+        os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
 
 
-def processes_of(world):
-    """The listener first, then everything below it by age."""
-    return [world.daemon.pid] + [p.pid for p in sorted(machine.descendants(of=world.daemon.pid), key=lambda p: p.pid)]
+class Family:
+    """The processes of a daemon by what they are.
+
+    listener        the daemon itself
+    connection      its children
+    sandbox-init    the outer process, in the host's namespaces, or a probe
+    inner           the first process in the sandbox's namespaces, sandbox-init's too
+    builder         what that one started, be it still about to execute the builder's program
+    """
+
+    NAMES = ["listener", "connection", "sandbox-init", "inner", "builder"]
+
+    def __init__(self, world):
+        below = machine.descendants(of=world.daemon.pid)
+        inits = {p.pid for p in below if os.path.basename((p.command or [""])[0]) == "firn-sandbox-init"}
+        self.pids = {name: [] for name in self.NAMES}
+        self.pids["listener"] = [world.daemon.pid]
+        names = {world.daemon.pid: "listener"}
+        # Parents come before their children.
+        for process in below:
+            parent = names.get(process.parent)
+            if process.pid in inits and parent in ("listener", "connection"):
+                name = "sandbox-init"
+            elif parent == "listener":
+                name = "connection" if "--sweep" not in process.command else ""
+            else:
+                name = {"sandbox-init": "inner", "inner": "builder", "builder": "builder"}.get(parent, "")
+            names[process.pid] = name
+            if name:
+                self.pids[name].append(process.pid)
+
+    def __getitem__(self, name):
+        return [pid for pids in self.pids.values() for pid in pids] if name == "all" else self.pids[name]
 
 
-def assert_as_before(world, noexec, before):
-    assert world.wait_for_quiet() == []
-    world.restart() if world.daemon else world.start()
-    assert machine.wait_until(lambda: noexec.left() == [], 20), noexec.left()
-    assert noexec.table() == before
-    assert machine.wait_until(lambda: [n for n in os.listdir(world.store) if n.endswith(".chroot")] == [] if world.store.exists() else True)
-
-
-VICTIMS = ["listener", "connection", "sandbox-init", "builder", "all"]
-
-
-def victims_of(world, which):
-    below = machine.descendants(of=world.daemon.pid)
-    if which == "listener":
-        return [world.daemon.pid]
-    if which == "all":
-        return [world.daemon.pid] + [p.pid for p in below]
-    connections = [p for p in below if p.parent == world.daemon.pid]
-    inits = [p for p in below if "sandbox-init" in p.name]
-    others = [p for p in below if p not in connections and p not in inits]
-    return [p.pid for p in {"connection": connections, "sandbox-init": inits, "builder": others}[which]]
-
-
-def kill_in_phase(world, noexec, number, victim, pause):
-    """One build, one SIGKILL to `victim` after `pause`, and whatever of the daemon is left after that ends."""
-    script = f"{RUN_COPY} started >&2; ./busybox sleep 0.15 & ./busybox mkdir -p d/e; wait; echo {number} > $out"
-    client = world.popen(["nix-build", "--no-out-link", world.nix(f"sh \"k{number}\" ''{script}'' {{}}")])
-    time.sleep(pause)
-    for pid in victims_of(world, victim):
-        kill_quietly(pid)
-    if victim not in ("listener", "all"):
-        world.finish(client, 30)
-        return
-    # Connections outlive the listener: they see that their client has gone.
-    client.kill()
-    client.wait()
+def end_of_connections(world):
+    """The listener has been killed. Connections outlive it: they see that their client has gone."""
     world.daemon.wait()
     world.daemon = None
     world.wait_for_quiet()
     world.socket.unlink(missing_ok=True)
 
 
+def assert_as_before(world, noexec, before):
+    """After the next start: the mount table, the processes and the build directory's parent."""
+    assert world.wait_for_quiet() == []
+    world.restart() if world.daemon else world.start()
+    assert machine.wait_until(lambda: noexec.left() == [], 20), noexec.left()
+    assert noexec.table() == before
+    assert machine.wait_until(lambda: [n for n in os.listdir(world.store) if n.endswith(".chroot")] == [] if world.store.exists() else True)
+    assert world.wait_for_quiet() == []
+
+
+def kill_one_of(world, client, holds, victim):
+    """Kills what `victim` names, lets everybody else go on, and waits for the client's end."""
+    pids = Family(world)[victim]
+    assert pids, f"there is no {victim}: {machine.descendants(of=world.daemon.pid)}"
+    for pid in pids:
+        kill_quietly(pid)
+    holds.let_go()
+    if victim in ("listener", "all"):
+        client.kill()
+        client.wait()
+        end_of_connections(world)
+    else:
+        world.finish(client, 30)
+
+
+PHASES = {
+    "prepare": ["listener", "connection", "sandbox-init"],
+    "enter": ["listener", "connection", "sandbox-init"],
+    "set-up": ["listener", "connection", "sandbox-init", "inner", "builder"],
+    "run": ["listener", "connection", "sandbox-init", "inner", "builder", "all"],
+    "register": ["listener", "connection"],
+}
+
+
+def start_until(world, noexec, holds, phase, number):
+    """A build that stands still in the phase; its client."""
+    if phase == "prepare":
+        # Only now it becomes noexec, so that the connection has to find out for itself.
+        noexec.remount("nosuid,nodev")
+        world.restart()
+        world.run("nix-store", "--version")
+        assert machine.wait_until(lambda: noexec.left() == [])
+        noexec.remount(OPTIONS)
+    if phase == "register":
+        expression = 'sh "holes" "truncate -s $((1 << 40)) $out; echo made >&2" {}'
+    else:
+        expression = holds.build(f"k{number}")
+        holds.hold("probe" if phase == "prepare" else phase)
+    client = world.popen(["nix-build", "--no-out-link", world.nix(expression)])
+    if phase == "register":
+        for line in client.stderr:
+            if b"made" in line:
+                break
+        assert machine.wait_until(lambda: not Family(world)["sandbox-init"])
+    else:
+        holds.wait("probe" if phase == "prepare" else phase)
+    return client
+
+
 @both
-@pytest.mark.parametrize("victim", VICTIMS)
-def test_kill_9_in_any_phase_leaves_nothing(world, noexec, sandbox, victim):
+@pytest.mark.parametrize("phase", PHASES)
+def test_kill_9_in_every_phase_leaves_nothing(world, noexec, holds, sandbox, phase):
     noexec.mount()
     world.conf["sandbox"] = sandbox
     world.allow_left |= {"store"}
     world.start()
     before = noexec.table()
-    rounds = 20 if LONG else 5  # by five victims, with and without a sandbox: two hundred random moments
-    for number in range(rounds):
-        kill_in_phase(world, noexec, number, victim, random.uniform(0.0, 0.5) if LONG else 0.04 + 0.1 * number)
+    for number, victim in enumerate(PHASES[phase]):
+        client = start_until(world, noexec, holds, phase, number)
+        kill_one_of(world, client, holds, victim)
+        # A probe that was killed has not executed, so the build may find another place.
+        assert client.returncode != 0 or (phase, victim) == ("prepare", "sandbox-init")
         assert_as_before(world, noexec, before)
-
+    assert world.text(f"sh \"after\" ''{RUN_COPY} ran > $out'' {{}}") == "ran\n"

@@ -119,6 +119,7 @@ class World:
         self.allow_left = set()
         self.allow_names = set()
         self.daemon = None
+        self.daemon_choice = os.environ.get("FIRN_TEST_DAEMON", "firn")  # a test may have another one beside it
         self.daemon_env = {}
         self.daemon_args = []
         self.daemon_prefix = []
@@ -137,7 +138,7 @@ class World:
             "max-jobs": "2",
             "experimental-features": "nix-command",
         }
-        if os.environ.get("FIRN_TEST_DAEMON", "").startswith("stock-"):
+        if self.daemon_choice.startswith("stock-"):
             # Started through a dynamic loader, it cannot find its own program; 2.8 on the other hand needs its hook.
             self.conf["build-hook"] = ""
         self.extra_conf = ""
@@ -161,7 +162,7 @@ class World:
         }
 
     def daemon_command(self):
-        choice = os.environ.get("FIRN_TEST_DAEMON", "firn")
+        choice = self.daemon_choice
         if choice == "firn":
             program = os.environ.get("FIRN") or REPOSITORY / "build/src/firn/firn"
             return [str(Path(program).resolve()), "daemon"]
