@@ -51,6 +51,7 @@ class Noexec:
         self.expected = []  # what may be left in the directory
 
     def mount(self, options=OPTIONS, kind="tmpfs", shared=False, then="true"):
+        """`then` is run by the shell afterwards, with the directory as $1 (for an ordinary user only)."""
         if machine.is_root():
             own_mount_namespace()
             subprocess.run(["mount", "-t", kind, "-o", options, "none", self.path], check=True)
@@ -688,3 +689,99 @@ def test_kill_9_in_every_phase_leaves_nothing(world, noexec, holds, sandbox, pha
         assert client.returncode != 0 or (phase, victim) == ("prepare", "sandbox-init")
         assert_as_before(world, noexec, before)
     assert world.text(f"sh \"after\" ''{RUN_COPY} ran > $out'' {{}}") == "ran\n"
+
+
+def test_kill_9_of_a_listener_that_tries_its_directory_leaves_nothing(world, noexec, holds):
+    noexec.mount()
+    world.start()
+    before = noexec.table()
+    for victim in ("sandbox-init", "all"):
+        world.stop()
+        holds.hold("probe")
+        world.start()
+        holds.wait("probe")
+        pids = Family(world)[victim]
+        assert len(pids) > (victim == "all")
+        for pid in pids:
+            kill_quietly(pid)
+        holds.let_go()
+        if victim == "all":
+            end_of_connections(world)
+        assert_as_before(world, noexec, before)
+
+
+# An overlay over two others is one too many for the kernel.
+OVERLAYS = """
+    mkdir -p "$1"/a/l "$1"/a/u "$1"/a/w "$1"/a/m "$1"/b/u "$1"/b/w && cd "$1" &&
+    mount -t overlay -o userxattr,lowerdir=a/l,upperdir=a/u,workdir=a/w none a/m &&
+    mount -t overlay -o userxattr,noexec,nosuid,nodev,lowerdir=a/m,upperdir=b/u,workdir=b/w none "$1" && cd /"""
+
+OTHER_MECHANISMS = [
+    pytest.param("tmpfs", "true"),
+    pytest.param("tmpfs", "false"),
+    pytest.param("classic", "true", marks=pytest.mark.root_only),
+    pytest.param("state-directory", "true", marks=pytest.mark.user_only),
+    pytest.param("state-directory", "false", marks=pytest.mark.user_only),
+]
+
+
+def use(world, noexec, mechanism):
+    noexec.mount(then=OVERLAYS if mechanism == "state-directory" else "true")
+    if mechanism == "classic":
+        world.daemon_env["FIRN_CLASSIC_MOUNTS"] = "1"
+    elif mechanism == "tmpfs":
+        world.conf["noexec-build-dir"] = "tmpfs"
+
+
+@pytest.mark.parametrize("mechanism, sandbox", OTHER_MECHANISMS)
+def test_kill_9_under_the_other_mechanisms_leaves_nothing(world, noexec, holds, mechanism, sandbox):
+    use(world, noexec, mechanism)
+    world.conf["sandbox"] = sandbox
+    world.allow_left |= {"store"}
+    world.start()
+    before = noexec.table()
+    for number, (phase, victim) in enumerate([("set-up", "inner"), ("run", "sandbox-init"), ("run", "connection"), ("run", "all")]):
+        client = start_until(world, noexec, holds, phase, number)
+        kill_one_of(world, client, holds, victim)
+        assert client.returncode != 0
+        assert_as_before(world, noexec, before)
+        builds = world.state / "builds"
+        assert machine.wait_until(lambda: not builds.exists() or os.listdir(builds) == [], 20), os.listdir(builds)
+    assert world.text(f"sh \"after\" ''{RUN_COPY} ran > $out'' {{}}") == "ran\n"
+
+
+def kill_at_a_random_moment(world, number, victim):
+    """One build, one SIGKILL, and whatever of the daemon is left after that ends. Whether there was somebody to be killed."""
+    script = f"{RUN_COPY} started >&2; ./busybox sleep 0.1 & ./busybox mkdir -p d/e; wait; echo {number} > $out"
+    client = world.popen(["nix-build", "--no-out-link", world.nix(f"sh \"k{number}\" ''{script}'' {{}}")])
+    time.sleep(random.uniform(0.0, 0.4))
+    pids = Family(world)[victim]
+    for pid in pids:
+        kill_quietly(pid)
+    if victim in ("listener", "all"):
+        client.kill()
+        client.wait()
+        end_of_connections(world)
+    else:
+        world.finish(client, 60)
+    return bool(pids)
+
+
+if LONG:
+    @both
+    @pytest.mark.parametrize("victim", Family.NAMES)
+    def test_kill_9_at_twenty_random_moments_leaves_nothing(world, noexec, sandbox, victim, capsys):
+        """By five victims, with and without a sandbox: two hundred moments at which there is one."""
+        noexec.mount()
+        world.conf["sandbox"] = sandbox
+        world.allow_left |= {"store"}
+        world.start()
+        before = noexec.table()
+        hits = rounds = 0
+        while hits < 20:
+            hits += kill_at_a_random_moment(world, rounds, victim)
+            rounds += 1
+            assert rounds < 400
+            assert_as_before(world, noexec, before)
+        with capsys.disabled():
+            print(f"\n{victim}, sandbox = {sandbox}: {hits} killed in {rounds} builds", end="")
