@@ -2,6 +2,7 @@
 
 #include <csignal>
 #include <filesystem>
+#include <set>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -85,12 +86,17 @@ void serveStdio(const DaemonOptions &options, const StoreChoice &choice, const S
     forwardConnection(client.readEnd.get(), client.writeEnd.get(), daemon.get());
 }
 
-/// Removes what builds of killed daemons left behind, as far as that can be told from what is in use.
+/// Removes what builds of killed daemons left behind, as far as that can be told from what is in use. Builds
+/// may have been in the default directory because nothing can be executed in the chosen one.
 void sweepLeftovers(const Locations &locations, const Settings &settings, Logger &logger) {
-    try {
-        BuildDirectories::sweepLeftovers(BuildDirectories::chooseBase(locations, settings));
-    } catch (const Error &error) {
-        logger.warn(error.message());
+    using Path = std::filesystem::path;
+    for (const Path &base : std::set<Path>{BuildDirectories::chooseBase(locations, settings),
+                                           BuildDirectories::defaultBase(locations)}) {
+        try {
+            BuildDirectories::sweepLeftovers(base);
+        } catch (const Error &error) {
+            logger.warn(error.message());
+        }
     }
     std::error_code absent;
     if (std::filesystem::is_directory(locations.storeDir.str(), absent)) {

@@ -330,147 +330,7 @@ def test_keep_failed_keeps_the_files_and_says_that_they_cannot_be_executed(world
     world.allow_left.add("tmp")
 
 
-# --- trouble
-
-@both
-def test_a_read_only_file_system_is_an_error(world, noexec, sandbox):
-    noexec.mount(OPTIONS + ",ro")
-    world.conf["sandbox"] = sandbox
-    world.build('sh "t" "echo > $out" {}').fails().says("Read-only file system")
-
-
-@both
-def test_a_full_file_system_is_the_build_s_own_failure(world, noexec, sandbox):
-    noexec.mount(OPTIONS + ",size=3M")
-    world.conf["sandbox"] = sandbox
-    result = world.build("sh \"t\" ''head -c 9000000 /dev/zero > big; echo > $out'' {}").fails()
-    result.says("lack of free disk space")
-    assert world.text(f"sh \"u\" ''{RUN_COPY} ran > $out'' {{}}") == "ran\n"
-
-
-@both
-def test_a_file_system_too_full_for_the_probe_is_no_verdict(world, noexec, sandbox):
-    """The copy of a program that it executes does not fit; a script does."""
-    noexec.mount(OPTIONS + ",size=64k")
-    world.conf["sandbox"] = sandbox
-    assert world.text("sh \"t\" ''echo echo ran > s; chmod +x s; ./s > $out'' {}") == "ran\n"
-
-
-@pytest.mark.root_only
-@both
-def test_the_host_unmounts_it_in_mid_build(world, noexec, sandbox):
-    noexec.mount()
-    world.conf["sandbox"] = sandbox
-    world.conf["sandbox-paths"] += f" /go={world.root}/client"
-    signal_file = world.root / "client/go"
-    place = "/go/go" if sandbox == "true" else signal_file
-    client = started(world, world.popen(["nix-build", "--no-out-link", world.nix(
-        f"sh \"s\" ''echo started >&2; while test ! -e {place}; do sleep 0.05; done; {RUN_COPY} ran > $out'' {{}}")]))
-    noexec.unmount()
-    signal_file.touch()
-    out, err = world.finish(client)
-    assert client.returncode == 0, err
-    assert Path(out.decode().strip()).read_text() == "ran\n"
-
-
-@pytest.mark.root_only
-@pytest.mark.parametrize("change", ["remount", "symlink", "other"])
-@both
-def test_the_directory_is_replaced_between_builds(world, noexec, sandbox, change):
-    """By another mount, or a symlink to one, after the daemon has decided: the next build finds out anew."""
-    noexec.mount("nosuid,nodev")
-    world.conf["sandbox"] = sandbox
-    expression = f"n: sh \"t${{n}}\" ''{RUN_COPY} ran > $out'' {{}}"
-    assert world.text(f"({expression}) \"1\"") == "ran\n"
-    if change == "remount":
-        subprocess.run(["mount", "-o", f"remount,{OPTIONS}", noexec.path], check=True)
-    elif change == "other":
-        subprocess.run(["mount", "-t", "tmpfs", "-o", OPTIONS, "none", noexec.path], check=True)
-    else:
-        noexec.unmount()
-        other = world.root / "other"
-        other.mkdir()
-        noexec.path.rmdir()
-        noexec.path.symlink_to(other)
-        noexec.mounted = False
-        subprocess.run(["mount", "-t", "tmpfs", "-o", OPTIONS, "none", other], check=True)
-    try:
-        assert world.text(f"({expression}) \"2\"") == "ran\n"
-    finally:
-        if change == "symlink":
-            world.stop()
-            subprocess.run(["umount", "-l", other], check=True)
-            noexec.path.unlink()
-
-
-# --- hostile builders
-
-UNSHARE = "/usr/bin/busybox" if os.path.exists("/usr/bin/busybox") else "/bin/busybox"
-
-
-@both
-def test_a_builder_in_its_own_user_namespace_changes_nothing_for_others(world, noexec, sandbox):
-    """It may make one where the host allows that. The flags of what it inherits are locked there, and its mounts are its own."""
-    noexec.mount(shared=True)
-    world.conf["sandbox"] = sandbox
-    world.conf["filter-syscalls"] = "false"
-    world.conf["sandbox-paths"] = HOST_TOOLS.strip()
-    world.start()
-    before = noexec.table()
-    script = """
-      here=$(pwd)
-      try() { if eval "$1" 2>/dev/null; then echo "$2 yes"; else echo "$2 no"; fi; }
-      mkdir inner
-      unshare --user --map-root-user --mount sh -c '
-        try() { if eval "$1" 2>/dev/null; then echo "$2 yes"; else echo "$2 no"; fi; }
-        echo entered
-        try "mount -o remount,bind,suid,nodev,rw $PWD" suid
-        try "mount -o remount,bind,nosuid,dev,rw $PWD" dev
-        try "umount $PWD" umount
-        try "umount -l $PWD" lazily
-        try "mount -t tmpfs none $PWD/inner && touch $PWD/inner/hidden" inner
-      ' > result 2>&1 || echo refused >> result
-      cp result $out
-    """
-    lines = world.text(f"sh \"hostile\" ''{script}'' {{}}").splitlines()
-    assert "entered" in lines or "refused" in lines, lines
-    for line in ("suid yes", "dev yes", "umount yes", "lazily yes"):
-        assert line not in lines, lines
-    assert noexec.table() == before
-
-
-@both
-def test_setuid_stays_inert(world, noexec, sandbox):
-    noexec.mount()
-    world.conf["sandbox"] = sandbox
-    world.conf["filter-syscalls"] = "false"
-    world.conf["allow-new-privileges"] = "true"
-    text = world.text(f"sh \"suid\" ''{RUN_COPY} x; chmod 4755 busybox; ./busybox id -u > $out; id -u >> $out'' {{}}")
-    real, other = text.split()
-    assert real == other
-
-
-@pytest.mark.root_only
-def test_others_do_not_reach_the_build_directory_from_outside(world, noexec):
-    noexec.mount()
-    client = started(world, world.popen(["nix-build", "--no-out-link", world.nix(
-        "sh \"s\" ''chmod 777 .; echo started >&2; while test ! -e go; do sleep 0.05; done; echo > $out'' {}")]))
-    [directory] = noexec.path.glob("firn-0/*-*")
-    assert noexec.path.joinpath("firn-0").stat().st_mode & 0o777 == 0o700
-    for user in ("firntest", "nixbld9"):
-        assert subprocess.run(["runuser", "-u", user, "--", "ls", str(directory)], capture_output=True).returncode != 0
-    (directory / "go").touch()
-    world.finish(client)
-
-
-def test_sockets_below_the_build_directory_fit(world, noexec):
-    """The directory's path below a TMPDIR as long as macOS's leaves room for a name: 104 bytes in all."""
-    world.conf["sandbox"] = "false"
-    top = world.text('sh "t" "pwd > $out" {}').strip()
-    assert len(top) - len(str(world.tmp)) <= len("/firn-4294967294/4194304-999")
-
-
-# --- killed
+# --- builds that stand still
 
 class Holds:
     """Points at which a build stands still until it is let go, in the place of sandbox-init and of the builder.
@@ -558,12 +418,212 @@ class Holds:
         return f"sh \"{name}\" ''{script}'' {{ builder = \"{self.shell}\"; }}"
 
 
+def becomes_noexec(world, noexec):
+    """Once the listener has tried the directory, which is before it serves anybody: connections have to find out for themselves."""
+    with protocol.Connection(world):
+        noexec.remount(OPTIONS)
+
+
 @pytest.fixture
 def holds(world):
     made = Holds(world)
     yield made
     made.let_go()
 
+
+# --- trouble
+
+@both
+def test_a_read_only_file_system_is_an_error(world, noexec, sandbox):
+    noexec.mount(OPTIONS + ",ro")
+    world.conf["sandbox"] = sandbox
+    world.build('sh "t" "echo > $out" {}').fails().says("Read-only file system")
+
+
+@both
+def test_a_full_file_system_is_the_build_s_own_failure(world, noexec, sandbox):
+    noexec.mount(OPTIONS + ",size=3M")
+    world.conf["sandbox"] = sandbox
+    result = world.build("sh \"t\" ''head -c 9000000 /dev/zero > big; echo > $out'' {}").fails()
+    result.says("lack of free disk space")
+    assert world.text(f"sh \"u\" ''{RUN_COPY} ran > $out'' {{}}") == "ran\n"
+
+
+@both
+def test_a_file_system_too_full_for_the_probe_is_no_verdict(world, noexec, sandbox):
+    """The copy of a program that it executes does not fit; a script does."""
+    noexec.mount(OPTIONS + ",size=64k")
+    world.conf["sandbox"] = sandbox
+    assert world.text("sh \"t\" ''echo echo ran > s; chmod +x s; ./s > $out'' {}") == "ran\n"
+
+
+@pytest.mark.root_only
+@both
+def test_the_host_unmounts_it_in_mid_build(world, noexec, sandbox):
+    noexec.mount()
+    world.conf["sandbox"] = sandbox
+    world.conf["sandbox-paths"] += f" /go={world.root}/client"
+    signal_file = world.root / "client/go"
+    place = "/go/go" if sandbox == "true" else signal_file
+    client = started(world, world.popen(["nix-build", "--no-out-link", world.nix(
+        f"sh \"s\" ''echo started >&2; while test ! -e {place}; do sleep 0.05; done; {RUN_COPY} ran > $out'' {{}}")]))
+    noexec.unmount()
+    signal_file.touch()
+    out, err = world.finish(client)
+    assert client.returncode == 0, err
+    assert Path(out.decode().strip()).read_text() == "ran\n"
+
+
+@pytest.mark.root_only
+@pytest.mark.parametrize("change", ["remount", "symlink", "other"])
+@both
+def test_the_directory_is_replaced_between_builds(world, noexec, sandbox, change):
+    """By another mount, or a symlink to one, after the daemon has decided: the next build finds out anew."""
+    noexec.mount("nosuid,nodev")
+    world.conf["sandbox"] = sandbox
+    expression = f"n: sh \"t${{n}}\" ''{RUN_COPY} ran > $out'' {{}}"
+    assert world.text(f"({expression}) \"1\"") == "ran\n"
+    if change == "remount":
+        subprocess.run(["mount", "-o", f"remount,{OPTIONS}", noexec.path], check=True)
+    elif change == "other":
+        subprocess.run(["mount", "-t", "tmpfs", "-o", OPTIONS, "none", noexec.path], check=True)
+    else:
+        noexec.unmount()
+        other = world.root / "other"
+        other.mkdir()
+        noexec.path.rmdir()
+        noexec.path.symlink_to(other)
+        noexec.mounted = False
+        subprocess.run(["mount", "-t", "tmpfs", "-o", OPTIONS, "none", other], check=True)
+    try:
+        assert world.text(f"({expression}) \"2\"") == "ran\n"
+    finally:
+        if change == "symlink":
+            world.stop()
+            subprocess.run(["umount", "-l", other], check=True)
+            noexec.path.unlink()
+
+
+@pytest.mark.parametrize("moment", ["probe", "enter"])
+@pytest.mark.parametrize("change", ["symlink", "mount", "parent"])
+@calls
+@both
+def test_the_directory_is_replaced_under_a_build(world, noexec, holds, sandbox, calls, change, moment):
+    """After it was opened and while the probe runs (between probe and make), or when sandbox-init has it (between make and enter)."""
+    noexec.mount(OPTIONS if moment == "enter" else "nosuid,nodev")
+    base, other = noexec.path / "base", world.root / "other"
+    world.daemon_env["TMPDIR"] = str(base)
+    if calls == "classic":
+        world.daemon_env["FIRN_CLASSIC_MOUNTS"] = "1"
+    world.conf["sandbox"] = sandbox
+    noexec.in_host("mkdir", "-m", "1777", base)
+    world.start()
+    becomes_noexec(world, noexec)
+    holds.hold(moment)
+    client = world.popen(["nix-build", "--no-out-link", world.nix(f"sh \"t\" ''{RUN_COPY} ran > $out'' {{}}")])
+    holds.wait(moment)
+    [own] = noexec.view.glob("base/firn-*")
+    [directory] = own.iterdir()
+    copy = Path(own.name, directory.name)
+    # What somebody would put there who knows the names.
+    other.joinpath(copy).mkdir(parents=True)
+    for path in (other, other / own.name, other / copy):
+        path.chmod(0o777)
+    if change == "symlink":
+        noexec.in_host("mv", base, f"{base}.away")
+        noexec.in_host("ln", "-s", other, base)
+    elif change == "mount":
+        noexec.in_host("mount", "--bind", other, base)
+    else:
+        noexec.in_host("mv", base / own.name, base / "away")
+        noexec.in_host("ln", "-s", other / own.name, base / own.name)
+    holds.let_go()
+    out, err = world.finish(client)
+    print(f"OUTCOME {sandbox} {calls} {change} {moment} {client.returncode} {err.decode()[-700:]}")
+    assert [str(path.relative_to(other)) for path in sorted(other.rglob("*"))] == [own.name, str(copy)]
+    if client.returncode == 0:
+        assert Path(out.decode().strip()).read_text() == "ran\n"
+    world.stop()
+    if change == "symlink":
+        noexec.in_host("rm", base)
+        noexec.in_host("mv", f"{base}.away", base)
+    elif change == "mount":
+        noexec.in_host("umount", base)
+    else:
+        noexec.in_host("rm", base / own.name)
+        noexec.in_host("sh", "-c", f"test ! -e {base}/away || mv {base}/away {base}/{own.name}")
+    assert [str(path) for path in noexec.view.glob("base/*/*")] == []
+    noexec.in_host("rm", "-rf", base)
+
+
+# --- hostile builders
+
+UNSHARE = "/usr/bin/busybox" if os.path.exists("/usr/bin/busybox") else "/bin/busybox"
+
+
+@both
+def test_a_builder_in_its_own_user_namespace_changes_nothing_for_others(world, noexec, sandbox):
+    """It may make one where the host allows that. The flags of what it inherits are locked there, and its mounts are its own."""
+    noexec.mount(shared=True)
+    world.conf["sandbox"] = sandbox
+    world.conf["filter-syscalls"] = "false"
+    world.conf["sandbox-paths"] = HOST_TOOLS.strip()
+    world.start()
+    before = noexec.table()
+    script = """
+      here=$(pwd)
+      try() { if eval "$1" 2>/dev/null; then echo "$2 yes"; else echo "$2 no"; fi; }
+      mkdir inner
+      unshare --user --map-root-user --mount sh -c '
+        try() { if eval "$1" 2>/dev/null; then echo "$2 yes"; else echo "$2 no"; fi; }
+        echo entered
+        try "mount -o remount,bind,suid,nodev,rw $PWD" suid
+        try "mount -o remount,bind,nosuid,dev,rw $PWD" dev
+        try "umount $PWD" umount
+        try "umount -l $PWD" lazily
+        try "mount -t tmpfs none $PWD/inner && touch $PWD/inner/hidden" inner
+      ' > result 2>&1 || echo refused >> result
+      cp result $out
+    """
+    lines = world.text(f"sh \"hostile\" ''{script}'' {{}}").splitlines()
+    assert "entered" in lines or "refused" in lines, lines
+    for line in ("suid yes", "dev yes", "umount yes", "lazily yes"):
+        assert line not in lines, lines
+    assert noexec.table() == before
+
+
+@both
+def test_setuid_stays_inert(world, noexec, sandbox):
+    noexec.mount()
+    world.conf["sandbox"] = sandbox
+    world.conf["filter-syscalls"] = "false"
+    world.conf["allow-new-privileges"] = "true"
+    text = world.text(f"sh \"suid\" ''{RUN_COPY} x; chmod 4755 busybox; ./busybox id -u > $out; id -u >> $out'' {{}}")
+    real, other = text.split()
+    assert real == other
+
+
+@pytest.mark.root_only
+def test_others_do_not_reach_the_build_directory_from_outside(world, noexec):
+    noexec.mount()
+    client = started(world, world.popen(["nix-build", "--no-out-link", world.nix(
+        "sh \"s\" ''chmod 777 .; echo started >&2; while test ! -e go; do sleep 0.05; done; echo > $out'' {}")]))
+    [directory] = noexec.path.glob("firn-0/*-*")
+    assert noexec.path.joinpath("firn-0").stat().st_mode & 0o777 == 0o700
+    for user in ("firntest", "nixbld9"):
+        assert subprocess.run(["runuser", "-u", user, "--", "ls", str(directory)], capture_output=True).returncode != 0
+    (directory / "go").touch()
+    world.finish(client)
+
+
+def test_sockets_below_the_build_directory_fit(world, noexec):
+    """The directory's path below a TMPDIR as long as macOS's leaves room for a name: 104 bytes in all."""
+    world.conf["sandbox"] = "false"
+    top = world.text('sh "t" "pwd > $out" {}').strip()
+    assert len(top) - len(str(world.tmp)) <= len("/firn-4294967294/4194304-999")
+
+
+# --- killed
 
 def kill_quietly(pid):
     try:
@@ -576,7 +636,7 @@ class Family:
     """The processes of a daemon by what they are.
 
     listener        the daemon itself
-    connection      its children
+    connection      its children (as is its sweep, which is over by the time that the daemon is quiet)
     sandbox-init    the outer process, in the host's namespaces, or a probe
     inner           the first process in the sandbox's namespaces, sandbox-init's too
     builder         what that one started, be it still about to execute the builder's program
@@ -596,7 +656,7 @@ class Family:
             if process.pid in inits and parent in ("listener", "connection"):
                 name = "sandbox-init"
             elif parent == "listener":
-                name = "connection" if "--sweep" not in process.command else ""
+                name = "connection"
             else:
                 name = {"sandbox-init": "inner", "inner": "builder", "builder": "builder"}.get(parent, "")
             names[process.pid] = name
@@ -655,9 +715,7 @@ def start_until(world, noexec, holds, phase, number):
         # Only now it becomes noexec, so that the connection has to find out for itself.
         noexec.remount("nosuid,nodev")
         world.restart()
-        world.run("nix-store", "--version")
-        assert machine.wait_until(lambda: noexec.left() == [])
-        noexec.remount(OPTIONS)
+        becomes_noexec(world, noexec)
     if phase == "register":
         expression = 'sh "holes" "truncate -s $((1 << 40)) $out; echo made >&2" {}'
     else:
@@ -681,6 +739,7 @@ def test_kill_9_in_every_phase_leaves_nothing(world, noexec, holds, sandbox, pha
     world.conf["sandbox"] = sandbox
     world.allow_left |= {"store"}
     world.start()
+    world.wait_for_quiet()
     before = noexec.table()
     for number, victim in enumerate(PHASES[phase]):
         client = start_until(world, noexec, holds, phase, number)
@@ -739,6 +798,7 @@ def test_kill_9_under_the_other_mechanisms_leaves_nothing(world, noexec, holds, 
     world.conf["sandbox"] = sandbox
     world.allow_left |= {"store"}
     world.start()
+    world.wait_for_quiet()
     before = noexec.table()
     for number, (phase, victim) in enumerate([("set-up", "inner"), ("run", "sandbox-init"), ("run", "connection"), ("run", "all")]):
         client = start_until(world, noexec, holds, phase, number)
@@ -746,7 +806,7 @@ def test_kill_9_under_the_other_mechanisms_leaves_nothing(world, noexec, holds, 
         assert client.returncode != 0
         assert_as_before(world, noexec, before)
         builds = world.state / "builds"
-        assert machine.wait_until(lambda: not builds.exists() or os.listdir(builds) == [], 20), os.listdir(builds)
+        assert machine.wait_until(lambda: not builds.exists() or os.listdir(builds) == [], 20), list(builds.rglob("*"))
     assert world.text(f"sh \"after\" ''{RUN_COPY} ran > $out'' {{}}") == "ran\n"
 
 
@@ -776,6 +836,7 @@ if LONG:
         world.conf["sandbox"] = sandbox
         world.allow_left |= {"store"}
         world.start()
+        world.wait_for_quiet()
         before = noexec.table()
         hits = rounds = 0
         while hits < 20:
