@@ -457,21 +457,36 @@ def test_a_file_system_too_full_for_the_probe_is_no_verdict(world, noexec, sandb
     assert world.text("sh \"t\" ''echo echo ran > s; chmod +x s; ./s > $out'' {}") == "ran\n"
 
 
-@pytest.mark.root_only
 @both
-def test_the_host_unmounts_it_in_mid_build(world, noexec, sandbox):
+def test_the_host_unmounts_it_in_mid_build(world, noexec, holds, sandbox):
     noexec.mount()
     world.conf["sandbox"] = sandbox
-    world.conf["sandbox-paths"] += f" /go={world.root}/client"
-    signal_file = world.root / "client/go"
-    place = "/go/go" if sandbox == "true" else signal_file
-    client = started(world, world.popen(["nix-build", "--no-out-link", world.nix(
-        f"sh \"s\" ''echo started >&2; while test ! -e {place}; do sleep 0.05; done; {RUN_COPY} ran > $out'' {{}}")]))
-    noexec.unmount()
-    signal_file.touch()
+    holds.hold("run")
+    client = world.popen(["nix-build", "--no-out-link", world.nix(holds.build("t", f"{RUN_COPY} ran > $out"))])
+    holds.wait("run")
+    noexec.in_host("umount", "-l", noexec.path)
+    holds.let_go()
     out, err = world.finish(client)
     assert client.returncode == 0, err
     assert Path(out.decode().strip()).read_text() == "ran\n"
+    assert noexec.left() == []
+
+
+@both
+def test_the_host_makes_it_read_only_in_mid_build(world, noexec, holds, sandbox):
+    """The super block, so that no mount of it can be written to. What then cannot be removed is swept by the next daemon that can."""
+    noexec.mount()
+    world.conf["sandbox"] = sandbox
+    holds.hold("run")
+    client = world.popen(["nix-build", "--no-out-link", world.nix(holds.build("t", "echo > file"))])
+    holds.wait("run")
+    noexec.in_host("mount", "-o", f"remount,ro,{OPTIONS}", noexec.path)
+    holds.let_go()
+    _, err = world.finish(client)
+    assert client.returncode != 0 and b"Read-only file system" in err, err
+    noexec.in_host("mount", "-o", f"remount,rw,{OPTIONS}", noexec.path)
+    world.restart()
+    assert machine.wait_until(lambda: noexec.left() == [], 20), noexec.left()
 
 
 @pytest.mark.root_only
@@ -504,56 +519,74 @@ def test_the_directory_is_replaced_between_builds(world, noexec, sandbox, change
             noexec.path.unlink()
 
 
-@pytest.mark.parametrize("moment", ["probe", "enter"])
-@pytest.mark.parametrize("change", ["symlink", "mount", "parent"])
-@calls
+def replace(noexec, change, base, own, other):
+    """Puts something else in the directory's place, or in that of our own one in it; what takes it back."""
+    if change == "mount":
+        noexec.in_host("mount", "--bind", other, base)
+        return lambda: noexec.in_host("umount", base)
+    path, target = (base, other) if change == "symlink" else (base / own, other / own)
+    noexec.in_host("mv", path, f"{path}.away")
+    noexec.in_host("ln", "-s", target, path)
+    return lambda: noexec.in_host("sh", "-c", f"rm {path} && if test -e {path}.away; then mv {path}.away {path}; fi")
+
+
+@pytest.mark.parametrize("moment, calls", [("probe", "new"), ("enter", "new"), pytest.param("enter", "classic", marks=pytest.mark.root_only)])
 @both
-def test_the_directory_is_replaced_under_a_build(world, noexec, holds, sandbox, calls, change, moment):
+def test_the_directory_is_replaced_under_a_build(world, noexec, holds, sandbox, calls, moment):
     """After it was opened and while the probe runs (between probe and make), or when sandbox-init has it (between make and enter)."""
-    noexec.mount(OPTIONS if moment == "enter" else "nosuid,nodev")
-    base, other = noexec.path / "base", world.root / "other"
+    noexec.mount()
+    base = noexec.path / "base"
     world.daemon_env["TMPDIR"] = str(base)
     if calls == "classic":
         world.daemon_env["FIRN_CLASSIC_MOUNTS"] = "1"
     world.conf["sandbox"] = sandbox
     noexec.in_host("mkdir", "-m", "1777", base)
-    world.start()
-    becomes_noexec(world, noexec)
-    holds.hold(moment)
-    client = world.popen(["nix-build", "--no-out-link", world.nix(f"sh \"t\" ''{RUN_COPY} ran > $out'' {{}}")])
-    holds.wait(moment)
-    [own] = noexec.view.glob("base/firn-*")
-    [directory] = own.iterdir()
-    copy = Path(own.name, directory.name)
-    # What somebody would put there who knows the names.
-    other.joinpath(copy).mkdir(parents=True)
-    for path in (other, other / own.name, other / copy):
-        path.chmod(0o777)
-    if change == "symlink":
-        noexec.in_host("mv", base, f"{base}.away")
-        noexec.in_host("ln", "-s", other, base)
-    elif change == "mount":
-        noexec.in_host("mount", "--bind", other, base)
-    else:
-        noexec.in_host("mv", base / own.name, base / "away")
-        noexec.in_host("ln", "-s", other / own.name, base / own.name)
-    holds.let_go()
-    out, err = world.finish(client)
-    print(f"OUTCOME {sandbox} {calls} {change} {moment} {client.returncode} {err.decode()[-700:]}")
-    assert [str(path.relative_to(other)) for path in sorted(other.rglob("*"))] == [own.name, str(copy)]
-    if client.returncode == 0:
-        assert Path(out.decode().strip()).read_text() == "ran\n"
-    world.stop()
-    if change == "symlink":
-        noexec.in_host("rm", base)
-        noexec.in_host("mv", f"{base}.away", base)
-    elif change == "mount":
-        noexec.in_host("umount", base)
-    else:
-        noexec.in_host("rm", base / own.name)
-        noexec.in_host("sh", "-c", f"test ! -e {base}/away || mv {base}/away {base}/{own.name}")
-    assert [str(path) for path in noexec.view.glob("base/*/*")] == []
+    for change in ("symlink", "mount", "parent"):
+        other = world.root / f"other-{change}"
+        noexec.remount(OPTIONS if moment == "enter" else "nosuid,nodev")
+        world.start()
+        becomes_noexec(world, noexec)
+        holds.hold(moment)
+        client = world.popen(["nix-build", "--no-out-link", world.nix(f"sh \"{change}\" ''{RUN_COPY} ran > $out'' {{}}")])
+        holds.wait(moment)
+        [directory] = noexec.view.glob("base/firn-*/*")
+        own = directory.parent.name
+        # What somebody would put there who knows the names.
+        prepared = [own, f"{own}/{directory.name}"]
+        for path in (other, other / prepared[0], other / prepared[1]):
+            path.mkdir()
+            path.chmod(0o777)
+        put_back = replace(noexec, change, base, own, other)
+        holds.let_go()
+        out, err = world.finish(client)
+        # It went on in the open directory, or says that this is another one; nothing of it is in the other.
+        assert [str(path.relative_to(other)) for path in sorted(other.rglob("*"))] == prepared
+        if client.returncode == 0:
+            assert Path(out.decode().strip()).read_text() == "ran\n"
+        else:
+            assert b"Stale file handle" in err or b"cannot hold build directories" in err, err
+        if machine.is_root() and (moment, calls, sandbox) == ("enter", "new", "true"):
+            assert client.returncode == 0, err  # no path is looked up at all
+        world.stop()
+        put_back()
+        assert [str(path) for path in noexec.view.glob("base/*/*")] == []
     noexec.in_host("rm", "-rf", base)
+
+
+@both
+def test_the_mount_changes_between_two_builds_of_one_request(world, noexec, holds, sandbox):
+    """What was found out for the first does not hold for the second: an error, and the next request finds out anew."""
+    noexec.mount("nosuid,nodev")
+    world.conf["sandbox"] = sandbox
+    holds.hold("run")
+    second = f"sh \"second\" ''{RUN_COPY} ran > $out'' {{ first = {holds.build('first')}; }}"
+    client = world.popen(["nix-build", "--no-out-link", world.nix(second)])
+    holds.wait("run")
+    noexec.remount(OPTIONS)
+    holds.let_go()
+    _, err = world.finish(client)
+    assert client.returncode != 0 and b"mounted in another way, than when the first build of this request began: try again" in err, err
+    assert world.text(second) == "ran\n"
 
 
 # --- hostile builders
