@@ -23,12 +23,14 @@ import pytest
 
 import machine
 import protocol
+import world as worlds
 
 pytestmark = [pytest.mark.firn_only("stock Nix does not build under noexec")]
 
 OPTIONS = "noexec,nosuid,nodev"
 LONG = os.environ.get("FIRN_LONG") == "1"
 HOST_TOOLS = " /usr=/usr /lib=/lib /lib64=/lib64? /bin=/bin /etc/alternatives=/etc/alternatives?"
+BUSYBOX = "/usr/bin/busybox" if os.path.exists("/usr/bin/busybox") else "/bin/busybox"
 RUN_COPY = "cat $(test -e /usr/bin/busybox && echo /usr/bin/busybox || echo /bin/sh) > busybox; chmod +x busybox; ./busybox echo"
 
 
@@ -55,8 +57,6 @@ class Noexec:
         if machine.is_root():
             own_mount_namespace()
             subprocess.run(["mount", "-t", kind, "-o", options, "none", self.path], check=True)
-            if shared:
-                subprocess.run(["mount", "--make-shared", self.path], check=True)
         else:
             # A shell keeps the namespaces, for daemons come and go, and does what only the mount's owner may.
             script = f'''mount -t {kind} -o {options} none "$1" && {then} && echo ready
@@ -67,6 +67,8 @@ class Noexec:
             self.world.helpers.append(self.holder.pid)
             self.world.daemon_prefix = ["nsenter", "--target", str(self.holder.pid), "--user", "--mount", "--preserve-credentials", "--",
                                         "setpriv", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--"]
+        if shared:
+            self.in_host("mount", "--make-shared", self.path)
         self.mounted = True
         return self
 
@@ -90,9 +92,9 @@ class Noexec:
         return self.path if machine.is_root() else Path(f"/proc/{self.holder.pid}/root{self.path}")
 
     def table(self):
-        """The mount table of the daemon's world, without what others may change meanwhile."""
+        """The mount table of the daemon's world. Its namespace is private, so that nobody else changes it meanwhile."""
         pid = os.getpid() if machine.is_root() else self.holder.pid
-        return [line for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines() if str(self.world.root) in line]
+        return Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
 
     def left(self):
         return sorted(os.listdir(self.view))
@@ -142,30 +144,85 @@ printf 'all:\\n\\tcc hello.c -o hello\\n' > Makefile
 }
 
 
-def unpack_configure_make(world):
+def unpack_configure_make(world, attributes="", then="true"):
     folder = world.src / "hello-1.0"
     folder.mkdir()
     for name, text in PROGRAM.items():
         (folder / name).write_text(text)
     (folder / "configure").chmod(0o755)
     subprocess.run(["tar", "-C", world.src, "-czf", world.src / "hello-1.0.tar.gz", "hello-1.0"], check=True)
-    return """sh "hello" ''export LC_ALL=C; tar xzf $src; cd hello-1.0; ./configure; make; ./hello > $out''
-              { src = ./hello-1.0.tar.gz; PATH = "/usr/bin:/bin"; }"""
+    return f"""sh "hello" ''export LC_ALL=C; tar xzf $src; cd hello-1.0; ./configure; make; ./hello > $out; {then}''
+               {{ src = ./hello-1.0.tar.gz; PATH = "/usr/bin:/bin"; {attributes} }}"""
 
 
-@both
-@calls
+def assert_noexec_for_others(noexec, before):
+    """On the host nothing can be executed in the directory, whoever tries, and its mount table is as it was."""
+    tool = noexec.path / "tool"
+    noexec.in_host("cp", BUSYBOX, tool)
+    users = [[], ["runuser", "-u", "firntest", "--"], ["runuser", "-u", "nixbld9", "--"]] if machine.is_root() else [[]]
+    for user in users:
+        noexec.in_host("sh", "-c", shlex.join([*user, "sh", "-c", f"{tool} true 2>/dev/null"]) + "; test $? = 126")
+    noexec.in_host("rm", tool)
+    [program] = noexec.view.glob("firn-*/*-*/hello-1.0/hello") if machine.is_root() else noexec.view.glob("firn-*/*-*/upper/hello-1.0/hello")
+    assert os.statvfs(program).f_flag & os.ST_NOEXEC
+    if machine.is_root():
+        with pytest.raises(PermissionError):
+            subprocess.run([program])
+    assert noexec.table() == before and any("noexec" in line and str(noexec.path) in line for line in before)
+
+
+@pytest.mark.every_client
+@pytest.mark.parametrize("sandbox", ["true", "false", "__noChroot"])
+@pytest.mark.parametrize("calls", ["new", pytest.param("classic", marks=pytest.mark.root_only)])
 def test_a_c_program_is_unpacked_configured_compiled_and_run(world, noexec, sandbox, calls):
-    """The main case. The host's view stays noexec, and nothing is mounted there."""
-    noexec.mount()
-    world.conf["sandbox"] = sandbox
-    world.conf["sandbox-paths"] = HOST_TOOLS.strip()
+    """The main case. The host's view stays noexec all the while, and nothing is mounted there."""
+    noexec.mount(shared=True)
+    gate = world.root / "gate"
+    gate.mkdir()
+    gate.chmod(0o777)
+    world.conf["sandbox"] = "relaxed" if sandbox == "__noChroot" else sandbox
+    world.conf["sandbox-paths"] = f"{HOST_TOOLS.strip()} {gate}"
     if calls == "classic":
         world.daemon_env["FIRN_CLASSIC_MOUNTS"] = "1"
     world.start()
     before = noexec.table()
-    assert world.text(unpack_configure_make(world)) == "hello from noexec\n"
-    assert noexec.table() == before and any("noexec" in line for line in before)
+    client = world.popen(["nix-build", "--no-out-link", world.nix(unpack_configure_make(
+        world, "__noChroot = true;" if sandbox == "__noChroot" else "",
+        f"if test -d /build; then echo sandboxed >> $out; fi; : > {gate}/there; while ! test -e {gate}/go; do sleep 0.01; done"))])
+    assert machine.wait_until(lambda: (gate / "there").exists() or client.poll() is not None)
+    try:
+        assert client.poll() is None, client.stderr.read()
+        assert_noexec_for_others(noexec, before)
+    finally:
+        (gate / "go").touch()
+    out, err = world.finish(client)
+    assert client.returncode == 0, err
+    assert Path(out.decode().strip()).read_text() == "hello from noexec\n" + ("sandboxed\n" if sandbox == "true" else "")
+    assert noexec.table() == before
+
+
+@pytest.mark.root_only
+@both
+@pytest.mark.parametrize("daemon", ["stock", *(f"stock-{client.version}" for client in worlds.find_clients()[1:])])
+def test_where_the_stock_daemon_fails_firn_succeeds(world, noexec, sandbox, daemon):
+    """2.8 builds in its TMPDIR. 2.34 takes `build-dir` alone, and no directory that lies below a world-writable one."""
+    noexec.path = Path(tempfile.mkdtemp(prefix="firn-t-", dir="/var/lib"))
+    try:
+        noexec.mount(OPTIONS + ",mode=755")
+        world.daemon_env["TMPDIR"] = world.conf["build-dir"] = str(noexec.path)
+        world.conf |= {"sandbox": sandbox, "sandbox-paths": HOST_TOOLS.strip()}
+        expression = unpack_configure_make(world)
+        world.use_daemon(daemon)
+        result = world.build(expression).fails()
+        assert "configure: Permission denied" in result.err, result
+        world.stop()
+        world.use_daemon("firn")
+        assert world.text(expression) == "hello from noexec\n"
+        world.stop()
+        assert noexec.left() == []
+    finally:
+        noexec.unmount()
+        noexec.path.rmdir()
 
 
 @both
@@ -182,32 +239,6 @@ def test_a_copied_program_runs_and_the_flags_beside_noexec_stay(world, noexec, s
     assert len(options) == 1, lines
     assert "noexec" not in options[0] and "nosuid" in options[0] and "nodev" in options[0]
     assert not re.search(r"(shared|master):", lines[1]), "it is a peer of the host's mount"
-
-
-@both
-def test_the_host_s_view_stays_noexec_during_the_build(world, noexec, sandbox):
-    noexec.mount(shared=True)
-    world.conf["sandbox"] = sandbox
-    world.conf["sandbox-paths"] += f" /go={world.root}/client"
-    place = "/go/go" if sandbox == "true" else world.root / "client/go"
-    world.start()
-    before = noexec.table()
-    client = started(world, world.popen(["nix-build", "--no-out-link", world.nix(
-        f"sh \"s\" ''{RUN_COPY} started >&2; while test ! -e {place}; do sleep 0.05; done; echo > $out'' {{}}")]))
-    try:
-        [copy] = noexec.view.glob("firn-*/*-*/busybox") if machine.is_root() else noexec.view.glob("firn-*/*-*/upper/busybox")
-        assert noexec.table() == before
-        if machine.is_root():
-            with pytest.raises(PermissionError):
-                subprocess.run([copy, "true"])
-        else:
-            # Seen by /proc the mount is still theirs, and noexec.
-            assert os.statvfs(copy).f_flag & os.ST_NOEXEC
-    finally:
-        (world.root / "client/go").touch()
-        world.finish(client)
-    assert client.returncode == 0
-    assert noexec.table() == before
 
 
 @both
@@ -590,9 +621,6 @@ def test_the_mount_changes_between_two_builds_of_one_request(world, noexec, hold
 
 
 # --- hostile builders
-
-UNSHARE = "/usr/bin/busybox" if os.path.exists("/usr/bin/busybox") else "/bin/busybox"
-
 
 @both
 def test_a_builder_in_its_own_user_namespace_changes_nothing_for_others(world, noexec, sandbox):

@@ -119,7 +119,6 @@ class World:
         self.allow_left = set()
         self.allow_names = set()
         self.daemon = None
-        self.daemon_choice = os.environ.get("FIRN_TEST_DAEMON", "firn")  # a test may have another one beside it
         self.daemon_env = {}
         self.daemon_args = []
         self.daemon_prefix = []
@@ -138,9 +137,7 @@ class World:
             "max-jobs": "2",
             "experimental-features": "nix-command",
         }
-        if self.daemon_choice.startswith("stock-"):
-            # Started through a dynamic loader, it cannot find its own program; 2.8 on the other hand needs its hook.
-            self.conf["build-hook"] = ""
+        self.use_daemon(os.environ.get("FIRN_TEST_DAEMON", "firn"))
         self.extra_conf = ""
         self.client_conf = {"experimental-features": "nix-command", "show-trace": "false", "substituters": ""}
 
@@ -160,6 +157,14 @@ class World:
             "NIX_REMOTE": "daemon",
             "LC_ALL": "C.UTF-8",
         }
+
+    def use_daemon(self, choice):
+        """From the next start on; as FIRN_TEST_DAEMON."""
+        self.daemon_choice = choice
+        self.conf.pop("build-hook", None)
+        if choice.startswith("stock-"):
+            # Started through a dynamic loader, it cannot find its own program; 2.8 on the other hand needs its hook.
+            self.conf["build-hook"] = ""
 
     def daemon_command(self):
         choice = self.daemon_choice
