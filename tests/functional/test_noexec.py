@@ -380,13 +380,15 @@ class Holds:
         #include <unistd.h>
         static volatile char folder[512] = "@FOLDER@";
         int main(int argc, char **argv) {
-            char hold[600], at[600], real[600];
+            char hold[600], at[600], real[600], self[600] = "";
             int probe = argc == 2 && strcmp(argv[1], "--nothing") == 0;
             const char *phase = probe ? "probe" : "enter", *where = (const char *)folder;
             snprintf(hold, sizeof hold, "%s/hold-%s", where, phase);
             snprintf(at, sizeof at, "%s/at-%s", where, phase);
             snprintf(real, sizeof real, "%s/real", where);
-            if (argc == 2 && access(hold, F_OK) == 0) {
+            if (readlink("/proc/self/exe", self, sizeof self - 1) < 0) return 126;
+            int copied = strncmp(self, where, strlen(where)) != 0;
+            if (argc == 2 && copied == probe && access(hold, F_OK) == 0) {
                 close(open(at, O_CREAT | O_WRONLY, 0600));
                 while (access(hold, F_OK) == 0) usleep(2000);
             }
@@ -595,7 +597,7 @@ def test_the_directory_is_replaced_under_a_build(world, noexec, holds, sandbox, 
         if client.returncode == 0:
             assert Path(out.decode().strip()).read_text() == "ran\n"
         else:
-            assert b"Stale file handle" in err or b"cannot hold build directories" in err, err
+            assert any(text in err for text in (b"Stale file handle", b"cannot hold build directories", b"has taken the build directory's place")), err
         if machine.is_root() and (moment, calls, sandbox) == ("enter", "new", "true"):
             assert client.returncode == 0, err  # no path is looked up at all
         world.stop()
