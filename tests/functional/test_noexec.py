@@ -427,6 +427,7 @@ class Holds:
             self.lease = os.open(self.shell, os.O_RDWR)
             fcntl.fcntl(self.lease, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         else:
+            (self.folder / f"at-{phase}").unlink(missing_ok=True)  # by who was killed, and let go before it died
             (self.folder / f"hold-{phase}").touch()
 
     def is_there(self, phase):
