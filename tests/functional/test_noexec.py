@@ -427,7 +427,6 @@ class Holds:
             self.lease = os.open(self.shell, os.O_RDWR)
             fcntl.fcntl(self.lease, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         else:
-            (self.folder / f"at-{phase}").unlink(missing_ok=True)  # by who was killed, and let go before it died
             (self.folder / f"hold-{phase}").touch()
 
     def is_there(self, phase):
@@ -756,12 +755,23 @@ def assert_as_before(world, noexec, before):
     assert world.wait_for_quiet() == []
 
 
-def kill_one_of(world, client, holds, victim):
+def lives(pid):
+    try:
+        return machine.Process(pid).state != "Z"
+    except OSError:
+        return False
+
+
+def kill_one_of(world, client, holds, phase, victim):
     """Kills what `victim` names, lets everybody else go on, and waits for the client's end."""
-    pids = Family(world)[victim]
+    family = Family(world)
+    pids = family[victim]
     assert pids, f"there is no {victim}: {machine.descendants(of=world.daemon.pid)}"
     for pid in pids:
         kill_quietly(pid)
+    # A builder that is let go too early succeeds before the signal has gone all the way down to it.
+    doomed = pids if victim == "listener" or phase == "prepare" else pids + family["sandbox-init"] + family["inner"] + family["builder"]
+    assert machine.wait_until(lambda: not [pid for pid in doomed if lives(pid)])
     holds.let_go()
     if victim in ("listener", "all"):
         client.kill()
@@ -814,7 +824,7 @@ def test_kill_9_in_every_phase_leaves_nothing(world, noexec, holds, sandbox, pha
     before = noexec.table()
     for number, victim in enumerate(PHASES[phase]):
         client = start_until(world, noexec, holds, phase, number)
-        kill_one_of(world, client, holds, victim)
+        kill_one_of(world, client, holds, phase, victim)
         # A probe that was killed has not executed, so the build may find another place.
         assert client.returncode != 0 or (phase, victim) == ("prepare", "sandbox-init")
         assert_as_before(world, noexec, before)
@@ -873,7 +883,7 @@ def test_kill_9_under_the_other_mechanisms_leaves_nothing(world, noexec, holds, 
     before = noexec.table()
     for number, (phase, victim) in enumerate([("set-up", "inner"), ("run", "sandbox-init"), ("run", "connection"), ("run", "all")]):
         client = start_until(world, noexec, holds, phase, number)
-        kill_one_of(world, client, holds, victim)
+        kill_one_of(world, client, holds, phase, victim)
         assert client.returncode != 0
         assert_as_before(world, noexec, before)
         builds = world.state / "builds"
