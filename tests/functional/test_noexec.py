@@ -769,8 +769,9 @@ def kill_one_of(world, client, holds, phase, victim):
     assert pids, f"there is no {victim}: {machine.descendants(of=world.daemon.pid)}"
     for pid in pids:
         kill_quietly(pid)
-    # A builder that is let go too early succeeds before the signal has gone all the way down to it.
-    doomed = pids if victim == "listener" or phase == "prepare" else pids + family["sandbox-init"] + family["inner"] + family["builder"]
+    # A builder that is let go too early succeeds before the signal has gone all the way down to it. Only from sandbox-init's own
+    # first steps on do all below go with who is killed.
+    doomed = pids if victim == "listener" or phase in ("prepare", "enter") else pids + family["sandbox-init"] + family["inner"] + family["builder"]
     assert machine.wait_until(lambda: not [pid for pid in doomed if lives(pid)])
     holds.let_go()
     if victim in ("listener", "all"):
