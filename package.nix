@@ -1,5 +1,5 @@
-{ lib, stdenv, meson, ninja, pkg-config, boost, bzip2, cli11, fmt, gtest, libseccomp, nlohmann_json, openssl
-, sqlite, busybox, pkgsStatic ? { inherit busybox; }, withTests ? false }:
+{ lib, stdenv, meson, ninja, pkg-config, boost, bzip2, cli11, curl, fmt, gtest, libarchive, libseccomp
+, nlohmann_json, openssl, sqlite, busybox, pkgsStatic ? { inherit busybox; }, withTests ? false }:
 
 stdenv.mkDerivation {
   pname = "firn";
@@ -8,7 +8,7 @@ stdenv.mkDerivation {
   outputs = [ "out" "doc" ];
 
   nativeBuildInputs = [ meson ninja pkg-config ];
-  buildInputs = [ boost bzip2 cli11 fmt nlohmann_json openssl sqlite ]
+  buildInputs = [ boost bzip2 cli11 curl fmt libarchive nlohmann_json openssl sqlite ]
     ++ lib.optionals stdenv.hostPlatform.isLinux [ libseccomp ];
   nativeCheckInputs = [ gtest ];
 

@@ -6,7 +6,8 @@ firn_cache=${FIRN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/firn}
 # What the build needs, what the main job needs, what only the tests need: Debian 12's names.
 build_packages=(
     g++ meson ninja-build pkg-config libboost1.81-dev nlohmann-json3-dev libssl-dev libsqlite3-dev
-    libseccomp-dev libcli11-dev libfmt-dev libbz2-dev busybox-static
+    libseccomp-dev libcli11-dev libfmt-dev libbz2-dev libcurl4-openssl-dev
+    libarchive-dev busybox-static
 )
 job_packages=(nix-bin git ca-certificates)
 test_packages=(

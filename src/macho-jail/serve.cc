@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <optional>
+#include <vector>
 
 #include <sys/socket.h>
 #include <unistd.h>
@@ -121,10 +122,11 @@ bool writeAll(int socket, std::string_view bytes) {
     return true;
 }
 
-/// The header comes with the file. An invalid descriptor where there was none.
-UniqueFd receiveFile(int socket, char *buffer, size_t &received) {
+/// The header comes with the files.
+std::vector<UniqueFd> receiveFiles(int socket, char *buffer, size_t &received) {
+    constexpr size_t mostFiles = 2;
     struct iovec piece = {buffer, headerSize};
-    alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+    alignas(struct cmsghdr) char control[CMSG_SPACE(mostFiles * sizeof(int))];
     struct msghdr message = {};
     message.msg_iov = &piece;
     message.msg_iovlen = 1;
@@ -137,11 +139,15 @@ UniqueFd receiveFile(int socket, char *buffer, size_t &received) {
     received = got > 0 ? static_cast<size_t>(got) : 0;
     struct cmsghdr *head = got > 0 ? CMSG_FIRSTHDR(&message) : nullptr;
     if (!head || head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS) {
-        return UniqueFd();
+        return {};
     }
-    int file;
-    memcpy(&file, CMSG_DATA(head), sizeof file);
-    return UniqueFd(file);
+    std::vector<UniqueFd> files;
+    for (size_t at = 0; CMSG_LEN(at + sizeof(int)) <= head->cmsg_len; at += sizeof(int)) {
+        int file;
+        memcpy(&file, CMSG_DATA(head) + at, sizeof file);
+        files.emplace_back(file);
+    }
+    return files;
 }
 
 std::string failure(std::string_view why) {
@@ -149,9 +155,9 @@ std::string failure(std::string_view why) {
     return encodeHeader({static_cast<uint32_t>(Outcome::failed), text.size()}) + text;
 }
 
-std::string replyTo(const Request &request, int file) {
+std::string replyTo(const Request &request, int file, int second) {
     try {
-        std::string reply = encodeAnswer(answerRequest(request, file));
+        std::string reply = encodeAnswer(answerRequest(request, file, second));
         if (reply.size() - headerSize > maxAnswerBody(request.fileSize)) {
             return failure("it needs more repairs than can be handed over");
         }
@@ -166,8 +172,8 @@ std::string replyTo(const Request &request, int file) {
 bool serveOne(int socket) {
     char bytes[headerSize];
     size_t received = 0;
-    UniqueFd file = receiveFile(socket, bytes, received);
-    if (!file || !readAll(socket, bytes + received, headerSize - received)) {
+    std::vector<UniqueFd> files = receiveFiles(socket, bytes, received);
+    if (files.empty() || !readAll(socket, bytes + received, headerSize - received)) {
         return false;
     }
     std::optional<Header> header = decodeHeader({bytes, headerSize});
@@ -179,12 +185,13 @@ bool serveOne(int socket) {
         return false;
     }
     auto request = decodeRequest(static_cast<Kind>(header->word), body);
-    return request && writeAll(socket, replyTo(*request, file.get()));
+    int second = files.size() > 1 ? files[1].get() : -1;
+    return request && writeAll(socket, replyTo(*request, files[0].get(), second));
 }
 
 } // namespace
 
-Answer answerRequest(const Request &request, int file) {
+Answer answerRequest(const Request &request, int file, int second) {
     FileBytes bytes(file, request.fileSize);
     Answer answer;
     switch (request.kind) {
@@ -193,6 +200,12 @@ Answer answerRequest(const Request &request, int file) {
         break;
     case Kind::verify:
         answer.stale = verify(request, bytes);
+        break;
+    case Kind::compare:
+        if (second < 0) {
+            throw Error(ErrorKind::badInput, "there is nothing to compare it with");
+        }
+        answer.comparison = compareMacho(bytes, FileBytes(second, request.secondSize));
         break;
     default:
         throw Error(ErrorKind::badInput, "there is no such request");

@@ -2,7 +2,7 @@
 (`python3 synthetic_macho.py FILE [option=value…] TEXT…`) and for looking at what became of it. 4 KiB pages, SHA-256.
 
 Options: signature=adhoc|cms|unknown (a hash type that nobody knows)|malformed, stale=N (a page whose hash is wrong from the
-start), times=N (each text that often).
+start), times=N (each text that often), uuid=content (an LC_UUID that is computed from the rest, as linkers do), uuid=TEXT.
 """
 
 import hashlib
@@ -15,13 +15,14 @@ CPUS = {"arm64": 0x0100000C, "x86_64": 0x01000007}
 HASH_TYPES = {"adhoc": 2, "cms": 2, "unknown": 77, "malformed": 2}
 
 
-def program(texts, signature="adhoc", stale=None, times=1, architecture="arm64"):
+def program(texts, signature="adhoc", stale=None, times=1, architecture="arm64", uuid=None):
     """The hash part of each path stands across the border of two pages, and then `times` - 1 further times in a row."""
     body = bytearray()
+    commands = 16 + (24 if uuid else 0)
     for text in texts:
-        body += b"." * (-(32 + 16 + len(body) + re.search(r"[0-9a-z]{32}-", text).start() + 16) % PAGE) + (text.encode() + b"\n") * int(times)
+        body += b"." * (-(32 + commands + len(body) + re.search(r"[0-9a-z]{32}-", text).start() + 16) % PAGE) + (text.encode() + b"\n") * int(times)
     body += b"end" * 2000
-    limit = 32 + 16 + len(body)
+    limit = 32 + commands + len(body)
     limit += -limit % 16
     pages = (limit + PAGE - 1) // PAGE
     identifier = b"synthetic\0"
@@ -31,8 +32,10 @@ def program(texts, signature="adhoc", stale=None, times=1, architecture="arm64")
     wrapper = struct.pack(">II", 0xFADE0B01, 8 + len(payload)) + payload
     index = 12 + 2 * 8
     size = index + directory_size + len(wrapper)
-    header = struct.pack("<8I", 0xFEEDFACF, CPUS[architecture], 0, 2, 1, 16, 0, 0)
+    header = struct.pack("<8I", 0xFEEDFACF, CPUS[architecture], 0, 2, 2 if uuid else 1, commands, 0, 0)
     header += struct.pack("<4I", 0x1D, 16, limit, size)
+    if uuid:
+        header += struct.pack("<2I", 0x1B, 24) + hashlib.sha256(body if uuid == "content" else uuid.encode()).digest()[:16]
     code = (header + body).ljust(limit, b"\0")
     slots = [hashlib.sha256(code[i * PAGE:(i + 1) * PAGE]).digest() for i in range(pages)]
     if stale is not None:

@@ -253,8 +253,9 @@ def test_without_a_shell_and_without_a_sandbox_it_works_with_limits(world):
 
 
 def test_a_missing_sandbox_program_is_an_error(world):
-    jail = findings(world, env={"FIRN_MACHO_JAIL": "/no/such/jail"}, status=1)["macho-jail"][0]
-    assert jail["level"] == "limit" and "/no/such/jail" in jail["text"] and "FIRN_MACHO_JAIL" in jail["remedy"]
+    for variable, id in [("FIRN_MACHO_JAIL", "macho-jail"), ("FIRN_BUILTIN", "builtin")]:
+        helper = findings(world, env={variable: "/no/such/program"}, status=1)[id][0]
+        assert helper["level"] == "limit" and "/no/such/program" in helper["text"] and variable in helper["remedy"]
     finding = findings(world, env={"FIRN_SANDBOX_INIT": "/no/such/init"}, status=2)["sandbox-init"][0]
     assert "/no/such/init" in finding["text"]
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdlib>
 
+#include "libstore/darwin/macho-comparison.hh"
 #include "libstore/darwin/macho-page-hashes.hh"
 #include "tests/unit/macho-builder.hh"
 
@@ -113,6 +114,19 @@ void checkRepaired(const std::string &fixed, const PageHashFixup &fixup,
     verifyPageHashes(MemoryBytes(fixed), touched);
 }
 
+/// What sets the two apart is the same from both sides, and something only where they differ.
+void checkComparison(const std::string &before, const std::string &after) {
+    MemoryBytes first(before), second(after);
+    MachoComparison comparison = compareMacho(first, second), reverse = compareMacho(second, first);
+    require(comparison.isMacho == reverse.isMacho && comparison.difference == reverse.difference);
+    require(comparison.firstStale == reverse.secondStale && comparison.secondStale == reverse.firstStale);
+    require(comparison.difference != MachoDifference::none || !comparison.isMacho || before == after);
+    bool explained = comparison.difference == MachoDifference::uuid ||
+                     comparison.difference == MachoDifference::signature ||
+                     comparison.difference == MachoDifference::uuidAndSignature;
+    require(!explained || before != after);
+}
+
 } // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -132,6 +146,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     std::string fixed = test::applied(input.after, fixup.patches);
     checkRepaired(fixed, fixup, touched);
     require(fixupPageHashes(before, MemoryBytes(fixed), touched).patches.empty());
+    checkComparison(input.before, fixed);
     // The whole file as touched says the same.
     require(fixupPageHashes(before, after, {{0, input.after.size()}}).patches == fixup.patches);
     return 0;

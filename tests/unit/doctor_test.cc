@@ -352,6 +352,25 @@ TEST(DoctorSettings, ThoseOfNixThatADaemonNeedNotFollowAreFine) {
               Lines{});
 }
 
+TEST(DoctorSettings, WhatFirnHasByNowIsFine) {
+    EXPECT_EQ(summary(applied({{"run-diff-hook", "true", "a"},
+                               {"diff-hook", "/bin/diff", "b"},
+                               {"hashed-mirrors", "http://mirror", "c"},
+                               {"netrc-file", "/etc/netrc", "d"}})
+                          .findings),
+              Lines{});
+}
+
+TEST(DoctorSettings, ExperimentalFeaturesThatAreMissingAreLimits) {
+    Settings settings =
+        applied({{"experimental-features", "nix-command ca-derivations impure-derivations git-hashing", "a"}})
+            .settings;
+    settings.maxJobs = settings.machineMaxJobs = 2;
+    Findings findings = judgeSettings(settings, 2);
+    EXPECT_EQ(summary(findings), (Lines{"ok jobs", "limit unsupported-feature"}));
+    EXPECT_EQ(findings[1].details.at("feature"), "git-hashing");
+}
+
 TEST(DoctorSettings, WhatMakesADaemonUnsafeOrIdleIsALimit) {
     Settings settings;
     settings.maxJobs = settings.machineMaxJobs = 2;

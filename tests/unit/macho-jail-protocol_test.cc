@@ -21,7 +21,8 @@ std::string bodyOf(const std::string &message) {
 Answer fullAnswer() {
     MachoFinding finding{MachoFinding::Kind::repaired, 4096, "arm64", 0x1000, 3, -2, "recomputed"};
     return {{{{5000, std::string(32, 'd')}, {5032, std::string(20, '\xff')}}, {finding, {}}},
-            {{4096, {5000, 32}}, {0, {99936, 64}}}};
+            {{4096, {5000, 32}}, {0, {99936, 64}}},
+            {true, MachoDifference::uuid, true, false}};
 }
 
 std::optional<Answer> sent(const std::function<void(Answer &)> &change) {
@@ -36,6 +37,10 @@ TEST(MachoJailProtocol, AnswersArriveAsTheyWereSent) {
     Answer expected = fullAnswer();
     EXPECT_EQ(answer->fixup.patches, expected.fixup.patches);
     EXPECT_EQ(answer->stale, expected.stale);
+    EXPECT_TRUE(answer->comparison.isMacho);
+    EXPECT_EQ(answer->comparison.difference, MachoDifference::uuid);
+    EXPECT_TRUE(answer->comparison.firstStale);
+    EXPECT_FALSE(answer->comparison.secondStale);
     ASSERT_EQ(answer->fixup.findings.size(), 2u);
     const MachoFinding &finding = answer->fixup.findings[0];
     EXPECT_EQ(finding.kind, MachoFinding::Kind::repaired);
@@ -52,6 +57,7 @@ TEST(MachoJailProtocol, RequestsArriveAsTheyWereSent) {
     Request request;
     request.kind = Kind::verify;
     request.fileSize = fileSize;
+    request.secondSize = 77;
     request.patches = {{Patch::Place::contents, 7, std::string(32, 'a')}};
     request.rules = {{std::string(32, 'a'), std::string(32, 'b')}};
     request.ranges = {{1, 2}, {10, 20}};
@@ -60,6 +66,7 @@ TEST(MachoJailProtocol, RequestsArriveAsTheyWereSent) {
     auto got = decodeRequest(Kind::verify, bodyOf(message));
     ASSERT_TRUE(got);
     EXPECT_EQ(got->fileSize, fileSize);
+    EXPECT_EQ(got->secondSize, 77u);
     ASSERT_EQ(got->patches.size(), 1u);
     EXPECT_EQ(got->patches[0].offset, 7u);
     EXPECT_EQ(got->patches[0].bytes, std::string(32, 'a'));
@@ -99,6 +106,19 @@ TEST(MachoJailProtocol, FindingsOfUnknownKindOrPlaceAreRefused) {
     EXPECT_FALSE(sent([](Answer &answer) { answer.fixup.findings[0].slice = fileSize + 1; }));
 }
 
+TEST(MachoJailProtocol, ComparisonsThatCannotBeAreRefused) {
+    EXPECT_TRUE(sent([](Answer &answer) { answer.comparison = {}; }));
+    EXPECT_FALSE(sent([](Answer &answer) { answer.comparison.isMacho = false; }));
+    EXPECT_FALSE(sent([](Answer &answer) {
+        answer.comparison = {false, MachoDifference::none, false, true};
+    }));
+    EXPECT_FALSE(
+        sent([](Answer &answer) { answer.comparison.difference = static_cast<MachoDifference>(5); }));
+    std::string body = bodyOf(encodeAnswer(fullAnswer()));
+    body[body.size() - 1] = 2;
+    EXPECT_FALSE(decodeAnswer(body, fileSize));
+}
+
 TEST(MachoJailProtocol, TextsAreCutAndMadePlainOnTheirWay) {
     auto answer = sent([](Answer &answer) {
         answer.fixup.findings[0].reason = "\x1b[31m" + std::string(2 * maxReason, 'r');
@@ -136,7 +156,7 @@ TEST(MachoJailProtocol, EveryCutAndEveryFurtherByteIsNoticed) {
 }
 
 TEST(MachoJailProtocol, HugeCountsTakeNoMemory) {
-    std::string body(3 * sizeof(uint32_t), '\0');
+    std::string body(3 * sizeof(uint32_t) + 4, '\0');
     for (size_t count = 0; count < 3; ++count) {
         std::string huge = body;
         huge.replace(4 * count, 4, "\xff\xff\xff\xff");

@@ -129,6 +129,45 @@ TEST_F(MachoJailTest, TheRealOneKnowsEveryKindOfHash) {
     }
 }
 
+TEST_F(MachoJailTest, TheRealOneComparesTwoFiles) {
+    test::Image image;
+    std::string other = image.bytes;
+    other[image.uuidCommand + 8] ^= 1;
+    std::string signedAnew = image.sign(other);
+    jail::Request request;
+    request.kind = jail::Kind::compare;
+    request.fileSize = request.secondSize = other.size();
+    MachoJail jail(realJail());
+    std::ofstream(tmp_ / "second", std::ios::binary) << signedAnew;
+    // More often than descriptors fit, if it kept any.
+    for (int i = 0; i < 20; ++i) {
+        UniqueFd first = file(image.bytes);
+        UniqueFd second = openFileAt(tmp_.fd(), "second");
+        MachoComparison found = jail.ask(request, first.get(), second.get()).comparison;
+        EXPECT_TRUE(found.isMacho);
+        EXPECT_EQ(found.difference, MachoDifference::uuid);
+        EXPECT_FALSE(found.firstStale || found.secondStale);
+    }
+}
+
+TEST_F(MachoJailTest, AComparisonWithNothingIsAnError) {
+    jail::Request request;
+    request.kind = jail::Kind::compare;
+    request.fileSize = request.secondSize = 4;
+    MachoJail jail(realJail());
+    UniqueFd first = file("1234");
+    std::string message = expectError(ErrorKind::failure, [&] { jail.ask(request, first.get()); });
+    EXPECT_NE(message.find("nothing to compare it with"), std::string::npos) << message;
+    UniqueFd second = openFileAt(tmp_.fd(), "file");
+    EXPECT_FALSE(jail.ask(request, first.get(), second.get()).comparison.isMacho);
+}
+
+TEST_F(MachoJailTest, AnAnswerToAnotherQuestionIsNone) {
+    jail::Answer compared;
+    compared.comparison = {true, MachoDifference::uuid, false, false};
+    EXPECT_NE(failure(answering(jail::encodeAnswer(compared))).find("is no answer"), std::string::npos);
+}
+
 TEST_F(MachoJailTest, TheRealOneHasNothingToSayOfOtherFiles) {
     MachoJail jail(realJail());
     for (const std::string &bytes :

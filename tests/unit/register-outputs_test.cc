@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "libstore/build/fixup-macho-page-hashes.hh"
+#include "libstore/build/output-check.hh"
 #include "libstore/build/output-copy.hh"
 #include "libstore/build/output-placement.hh"
 #include "libstore/build/register-outputs.hh"
@@ -133,6 +134,23 @@ class RegisterOutputs : public testing::Test {
         request_.outputs.insert_or_assign("out", ScratchOutput{path, path});
     }
 
+    StorePath addFloating(const std::string &name, const std::string &method, char digit) {
+        StorePath scratch(std::string(32, digit) + "-" + outputPathName("thing", name));
+        derivation_.outputs.insert_or_assign(name, FloatingOutput{ContentAddressMethod::parse(method)});
+        request_.outputs.insert_or_assign(name, ScratchOutput{scratch, std::nullopt});
+        return scratch;
+    }
+
+    /// Another store takes it for what its path says.
+    void expectVerified(const PathInfo &info) {
+        expectHashed(info);
+        EXPECT_TRUE(info.isContentAddressed(store_.dir()));
+        StringSink nar;
+        store_.narFromPath(info.path, nar);
+        StringSource source(nar.text);
+        store_.addNar(info, source, Repair::yes, CheckSignatures::yes);
+    }
+
     fs::path scratchOf(const std::string &name = "out") {
         fs::path dir = request_.scratchDir == store_.storeFd() ? tmp_ / "store" : tmp_ / "scratch";
         return dir / request_.outputs.at(name).scratchPath.baseName();
@@ -147,6 +165,13 @@ class RegisterOutputs : public testing::Test {
     }
     std::map<std::string, PathInfo> run(OutputRepair &repair) {
         return registerOutputs(store_, *logger_, request_, repair);
+    }
+
+    /// From here on runs compare with what the ones before registered.
+    void checkOutputs(const OutputCheckOptions &options) {
+        request_.mode = BuildMode::check;
+        check_.emplace(store_, *logger_, request_.drvPath, jail_, options, report_);
+        request_.judge = &*check_;
     }
 
     std::string failure(BuildResult::Status status = BuildResult::Status::outputRejected) {
@@ -173,6 +198,9 @@ class RegisterOutputs : public testing::Test {
     LocalStore store_{locations(tmp_.path()), settings_, *logger_};
     UniqueFd scratch_;
     Derivation derivation_;
+    MachoJail jail_{"/nonexistent/firn-macho-jail"}; // no test here has programs to compare
+    CheckReport report_;
+    std::optional<OutputCheck> check_;
     RegistrationRequest request_{.derivation = nullptr,
                                  .drvPath = StorePath("1111111111111111111111111111111a-thing.drv"),
                                  .outputs = {},
@@ -182,7 +210,7 @@ class RegisterOutputs : public testing::Test {
                                  .copyFixedOutputs = false,
                                  .copyAllOutputs = false,
                                  .mode = BuildMode::normal,
-                                 .keepFailedCheck = false,
+                                 .judge = nullptr,
                                  .url = {}};
 };
 
@@ -503,6 +531,69 @@ TEST_F(RegisterOutputs, RefusesAFlatOutputThatIsNoPlainFile) {
     EXPECT_NE(failure().find("should be a non-executable regular file"), std::string::npos);
 }
 
+// ---- floating outputs
+
+TEST_F(RegisterOutputs, PutsAFloatingOutputWhereItsContentsSay) {
+    StorePath used = store_.addText("used", "text", {}).path;
+    request_.possibleReferences = {used};
+    addFloating("out", "r:sha256", 'c');
+    write(scratchOf(), used.baseName());
+    PathInfo info = run().at("out");
+    StringSink nar;
+    dumpNarOfString(used.baseName(), nar);
+    ContentAddress address{ContentMethod::nar, hashString(HashAlgorithm::sha256, nar.text)};
+    EXPECT_EQ(info.contentAddress, address);
+    EXPECT_EQ(info.path, makeContentAddressedPath(store_.dir(), "thing", address, {{used}, false}));
+    expectHashed(info);
+}
+
+TEST_F(RegisterOutputs, GivesTheSamePathWhateverTheScratchPathWas) {
+    std::set<StorePath> paths;
+    for (char digit : {'c', 'd', 'z'}) {
+        StorePath scratch = addFloating("out", "r:sha256", digit);
+        fs::create_directory(scratchOf());
+        write(scratchOf() / "self", "at " + scratch.baseName());
+        write(scratchOf() / ("name-" + std::string(scratch.hashPart())), "x");
+        fs::create_symlink(store_.dir().print(scratch), scratchOf() / "link");
+        PathInfo info = run().at("out");
+        paths.insert(info.path);
+        EXPECT_EQ(info.references, StorePathSet{info.path});
+        expectVerified(info);
+        EXPECT_FALSE(fs::exists(scratchOf()));
+    }
+    EXPECT_EQ(paths.size(), 1u);
+}
+
+TEST_F(RegisterOutputs, AgreesWithItsFilesWhenThereAreMoreOccurrencesThanAreKept) {
+    StorePath scratch = addFloating("out", "r:sha256", 'c');
+    StorePath dev = addFloating("dev", "r:sha256", 'd');
+    std::string text;
+    while (text.size() < 4 * 1024 * 1024) {
+        text += scratch.baseName() + dev.baseName();
+    }
+    write(scratchOf(), text);
+    write(scratchOf("dev"), "dev");
+    std::map<std::string, PathInfo> infos = run();
+    expectVerified(infos.at("out"));
+    EXPECT_EQ(infos.at("out").references, (StorePathSet{infos.at("out").path, infos.at("dev").path}));
+}
+
+TEST_F(RegisterOutputs, RefusesAnOutputWhoseEntriesChangeTheirOrderWithItsPath) {
+    StorePath scratch = addFloating("out", "r:sha256", '0');
+    fs::create_directory(scratchOf());
+    write(scratchOf() / std::string(scratch.hashPart()), "x");
+    for (char digit : std::string("0123456789abcdfghijklmnpqrsvwxyz")) {
+        write(scratchOf() / (std::string(1, digit) + std::string(31, '0') + "-"), "x");
+    }
+    EXPECT_NE(failure().find("whose order changes"), std::string::npos);
+}
+
+TEST_F(RegisterOutputs, RefusesAFlatFloatingOutputThatNamesAPath) {
+    StorePath scratch = addFloating("out", "sha256", 'c');
+    write(scratchOf(), scratch.baseName());
+    EXPECT_NE(failure().find("cannot have a content address"), std::string::npos);
+}
+
 TEST_F(RegisterOutputs, RefusesReferencesInAFixedOutput) {
     StorePath used = store_.addText("used", "text", {}).path;
     request_.possibleReferences = {used};
@@ -578,26 +669,70 @@ TEST_F(RegisterOutputs, SaysNothingWhenACheckComesOutTheSame) {
     write(scratchOf(), "same " + out.baseName());
     PathInfo before = run().at("out");
     StorePath scratch = addRedirected("out", 'a', 'c');
-    request_.mode = BuildMode::check;
+    checkOutputs({});
     write(scratchOf(), "same " + scratch.baseName());
     EXPECT_EQ(run().at("out").narHash, before.narHash);
     EXPECT_FALSE(fs::exists(scratchOf()));
+    EXPECT_EQ(report_.outputs.at(0).verdict, OutputReport::Verdict::same);
 }
 
 TEST_F(RegisterOutputs, ReportsACheckThatDiffersAndKeepsItOnRequest) {
     StorePath out = addOutput("out", 'a');
     write(scratchOf(), "first");
     run();
-    request_.mode = BuildMode::check;
+    checkOutputs({});
     write(scratchOf(), "second");
     std::string message = fmt::format("derivation '{}' may not be deterministic: output '{}' differs",
                                       store_.dir().print(request_.drvPath), store_.dir().print(out));
-    EXPECT_EQ(failure(BuildResult::Status::notDeterministic), message);
-    request_.keepFailedCheck = true;
+    std::string lines = fmt::format("\noutput 'out' ('{}'): 1 with other contents\n"
+                                    "  contents differ (6 bytes, the first at offset 0; 5 bytes long, now 6)",
+                                    store_.dir().print(out));
+    EXPECT_EQ(failure(BuildResult::Status::notDeterministic), message + lines);
+    EXPECT_FALSE(fs::exists(finalOf().string() + ".check"));
+    checkOutputs({.keepForUser = true, .keepForHook = false, .reportFile = tmp_ / "log" / "a" / "report"});
     EXPECT_EQ(failure(BuildResult::Status::notDeterministic),
-              message + " from '" + store_.dir().print(out) + ".check'");
+              message + " from '" + store_.dir().print(out) + ".check'" + lines + "\nall of it is in '" +
+                  (tmp_ / "log" / "a" / "report").string() + "'");
+    EXPECT_NE(read(tmp_ / "log" / "a" / "report").find("\"verdict\": \"differs\""), std::string::npos);
+    EXPECT_EQ(namesIn(tmp_ / "log" / "a"), std::set<std::string>{"report"});
     EXPECT_EQ(read(finalOf().string() + ".check"), "second");
     EXPECT_EQ(read(finalOf()), "first");
+}
+
+TEST_F(RegisterOutputs, ComparesEveryOutputAndKeepsThoseThatDifferForAHook) {
+    for (const char *content : {"first", "second"}) {
+        for (const char *name : {"out", "dev", "doc"}) {
+            addOutput(name, name[0] == 'o' ? 'a' : name[1] == 'e' ? 'b' : 'c');
+            write(scratchOf(name), name == std::string("dev") ? "same" : content);
+        }
+        if (content == std::string("first")) {
+            run();
+        }
+    }
+    checkOutputs({.keepForUser = false, .keepForHook = true, .reportFile = {}});
+    std::string message = failure(BuildResult::Status::notDeterministic);
+    EXPECT_EQ(message.find(".check"), std::string::npos) << message;
+    std::map<std::string, std::string> kept;
+    for (const OutputReport &output : report_.outputs) {
+        kept.emplace(output.name, output.kept);
+    }
+    EXPECT_EQ(kept, (std::map<std::string, std::string>{{"out", finalOf("out").string() + ".check"},
+                                                        {"dev", ""},
+                                                        {"doc", finalOf("doc").string() + ".check"}}));
+    EXPECT_EQ(read(kept.at("doc")), "second");
+    EXPECT_FALSE(report_.deterministic());
+}
+
+TEST_F(RegisterOutputs, WhatCameOutTheSameInACheckIsVouchedFor) {
+    StorePath out = addOutput("out", 'a');
+    write(scratchOf(), "first");
+    PathInfo info = run().at("out");
+    info.ultimate = false;
+    store_.registerValidPaths({info});
+    checkOutputs({});
+    write(scratchOf(), "first");
+    EXPECT_TRUE(run().at("out").ultimate);
+    EXPECT_TRUE(store_.queryPathInfo(out).ultimate);
 }
 
 TEST_F(RegisterOutputs, RepairReplacesWhatIsThere) {
@@ -730,12 +865,22 @@ TEST_F(RegisterOutputs, RefusesRepairsThatAreNoneOfTheirBusiness) {
     EXPECT_FALSE(fs::exists(finalOf()));
 }
 
-TEST_F(RegisterOutputs, RefusesOutputsWhosePathIsNotKnown) {
-    addOutput("out", 'a');
-    derivation_.outputs.insert_or_assign("out", FloatingOutput{{ContentMethod::nar, HashAlgorithm::sha256}});
-    request_.outputs.at("out").finalPath.reset();
-    write(scratchOf(), "x");
-    expectError(ErrorKind::unsupported, [&] { run(); });
+TEST_F(RegisterOutputs, RefusesRepairsThatTheAddressOfAFloatingOutputDoesNotKnowOf) {
+    StorePath scratch = addFloating("out", "r:sha256", 'c');
+    fs::create_directory(scratchOf());
+    write(scratchOf() / "program", scratch.baseName());
+    std::set<std::string> before = namesIn(tmp_ / "store");
+    auto answer = [](int, const std::string &, const std::vector<FilePatches> &) {
+        return std::vector<FilePatches>{{"program", {{Patch::Place::contents, 33, "x"}}, false}};
+    };
+    try {
+        run(answer);
+        ADD_FAILURE() << "it did not fail";
+    } catch (const BuildFailure &failure) {
+        EXPECT_EQ(failure.status(), BuildResult::Status::outputRejected);
+        EXPECT_NE(failure.message().find("Mach-O file 'program' of output 'out'"), std::string::npos);
+    }
+    EXPECT_EQ(namesIn(tmp_ / "store"), before);
 }
 
 TEST_F(RegisterOutputs, LooksAgainAtOutputsThatWereRewrittenAndAtNoOthers) {

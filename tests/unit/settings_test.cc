@@ -93,6 +93,10 @@ TEST_F(SettingsTest, MalformedValuesAreErrorsWithTheirPlace) {
     }
     expectBad("macho-signatures", "maybe");
     expectBad("macho-signatures", "");
+    expectBad("diff-hook", "relative");
+    expectBad("run-diff-hook", "perhaps");
+    expectBad("diff-hook-timeout", "soon");
+    expectBad("check-repeat", "-1");
 }
 
 TEST_F(SettingsTest, NoexecBuildDirectoriesAreMountedUnlessSomethingElseIsSaid) {
@@ -119,6 +123,21 @@ TEST_F(SettingsTest, MachOSignaturesAreRepairedUnlessSomethingElseIsSaid) {
     EXPECT_EQ(settings.machoSignatures, MachoSignatures::repair);
 }
 
+TEST_F(SettingsTest, ChecksRunNoHookAndBuildOnceUnlessSomethingElseIsSaid) {
+    Settings settings;
+    EXPECT_EQ(settings.diffHook, "");
+    EXPECT_FALSE(settings.runDiffHook);
+    EXPECT_EQ(settings.checkRepeat, 0u);
+    applySetting(settings, "diff-hook", "/bin/diff");
+    applySetting(settings, "run-diff-hook", "true");
+    applySetting(settings, "diff-hook-timeout", "7");
+    applySetting(settings, "check-repeat", "3");
+    EXPECT_EQ(settings.diffHook, "/bin/diff");
+    EXPECT_TRUE(settings.runDiffHook);
+    EXPECT_EQ(settings.diffHookTimeout, 7u);
+    EXPECT_EQ(settings.checkRepeat, 3u);
+}
+
 TEST_F(SettingsTest, AutoMeansProcessors) {
     Settings settings;
     EXPECT_EQ(applySetting(settings, "max-jobs", "auto"), ApplyResult::applied);
@@ -135,7 +154,8 @@ TEST_F(SettingsTest, UntrustedClientsMaySetLittle) {
     }
     for (auto *name : {"sandbox", "sandbox-paths", "trusted-users", "post-build-hook", "build-dir",
                        "substituters", "require-sigs", "extra-sandbox-paths", "builders", "build-users-group",
-                       "secret-key-files", "macho-signatures", "noexec-build-dir", "noexec-tmpfs-size"}) {
+                       "secret-key-files", "macho-signatures", "diff-hook", "run-diff-hook",
+                       "diff-hook-timeout", "check-repeat", "noexec-build-dir", "noexec-tmpfs-size"}) {
         EXPECT_FALSE(isSafeForUntrusted(name)) << name;
     }
     EXPECT_TRUE(isFixedPerConnection("experimental-features"));

@@ -85,7 +85,7 @@ Settings findSettings(const DaemonOptions &options, const Locations &locations, 
     for (const auto &[name, value] : options.settings) {
         entries.push_back({name, value, "the command line"});
     }
-    AppliedSettings applied = applyAll(defaultSettings(), entries);
+    AppliedSettings applied = applyAll(defaultSettings(locations), entries);
     append(findings, std::move(applied.findings));
     applied.settings.machineMaxJobs = buildsAtOnce(applied.settings);
     append(findings, judgeSettings(applied.settings, std::max(1u, std::thread::hardware_concurrency())));
@@ -118,17 +118,32 @@ std::string describeUser() {
     return fmt::format("{} (uid {})", name, geteuid());
 }
 
-Finding findMachoJail() {
-    std::string program = machoJailProgram();
-    std::map<std::string, std::string> details{{"path", program}};
-    if (access(program.c_str(), X_OK) != 0) {
-        return {Level::limit, "macho-jail",
-                fmt::format("builds that rewrite store paths in a program for macOS fail without '{}': {}",
-                            program, strerror(errno)),
-                "install Firn as a whole (meson install), or name the program in FIRN_MACHO_JAIL", details};
+/// A program that only some builds need.
+struct Helper {
+    std::string id, program, variable;
+    std::string without; ///< what becomes of those builds where it is missing
+    std::string use;
+};
+
+Finding findHelper(const Helper &helper) {
+    std::map<std::string, std::string> details{{"path", helper.program}};
+    if (access(helper.program.c_str(), X_OK) != 0) {
+        return {Level::limit, helper.id,
+                fmt::format("{} without '{}': {}", helper.without, helper.program, strerror(errno)),
+                fmt::format("install Firn as a whole (meson install), or name the program in {}",
+                            helper.variable),
+                details};
     }
-    return {Level::ok, "macho-jail",
-            fmt::format("rewritten programs for macOS are looked at by '{}'", program), "", details};
+    return {Level::ok, helper.id, fmt::format("{} by '{}'", helper.use, helper.program), "", details};
+}
+
+Findings findHelpers() {
+    return {findHelper({"macho-jail", machoJailProgram(), "FIRN_MACHO_JAIL",
+                        "builds that rewrite store paths in a program for macOS fail",
+                        "rewritten programs for macOS are looked at"}),
+            findHelper({"builtin", builtinBuilderProgram(), "FIRN_BUILTIN",
+                        "builds by builtin builders ('builtin:fetchurl' …) fail",
+                        "the work of builtin builders is done"})};
 }
 
 Report examine(const DaemonOptions &options) {
@@ -137,7 +152,7 @@ Report examine(const DaemonOptions &options) {
     Settings settings = findSettings(options, locations, settingsFindings);
     append(store, findStore(locations, settings));
     std::string initProgram = findHelperProgram(sandbox);
-    sandbox.push_back(findMachoJail());
+    append(sandbox, findHelpers());
     append(sandbox, judgeKernel(lookAtKernel()));
     append(sandbox, judgeSandbox(settings, initProgram));
     Findings directory = judgeBuildDirectory(lookAtBuildDirectory(locations, settings, initProgram));

@@ -25,14 +25,11 @@ const std::map<std::string, Missing> &missingSettings() {
         {"auto-allocate-uids", {{"false"}, "builds use the group 'build-users-group'"}},
         {"build-hook", {{""}, "every build runs on this machine"}},
         {"builders", {{""}, "every build runs on this machine"}},
-        {"diff-hook", {{""}, "it is never run"}},
         {"external-builders", {{"", "[]"}, "derivations for them are refused"}},
-        {"hashed-mirrors", {{""}, "nothing is fetched from them"}},
         {"min-free", {{"0"}, "garbage is never collected on its own"}},
         {"plugin-files", {{""}, "no plugin is loaded"}},
         {"post-build-hook", {{""}, "it is never run"}},
         {"pre-build-hook", {{""}, "it is never run"}},
-        {"run-diff-hook", {{"false"}, "it is never run"}},
         {"use-cgroups", {{"false"}, "builds have no control group of their own"}},
     };
     return table;
@@ -42,14 +39,13 @@ bool isOfNix(const std::string &name) {
     static const std::set<std::string> names{
         // A daemon's, without an effect that anybody would miss.
         "allow-symlinked-store", "always-allow-substitutes", "build-poll-interval",
-        "builders-use-substitutes", "connect-timeout", "download-attempts", "download-buffer-size",
-        "download-speed", "enforce-determinism", "fsync-store-paths", "http-connections", "http2", "id-count",
-        "keep-env-derivations", "env-keep-derivations", "max-free", "max-substitution-jobs",
-        "min-free-check-interval", "nar-buffer-size", "narinfo-cache-meta-ttl", "narinfo-cache-negative-ttl",
-        "narinfo-cache-positive-ttl", "netrc-file", "preallocate-contents", "repeat", "build-repeat",
-        "require-drop-supplementary-groups", "sandbox-fallback", "ssl-cert-file", "stalled-download-timeout",
-        "start-id", "store", "trusted-substituters", "trusted-binary-caches", "use-case-hack",
-        "user-agent-suffix",
+        "builders-use-substitutes", "download-buffer-size", "download-speed", "enforce-determinism",
+        "fsync-store-paths", "http-connections", "id-count", "keep-env-derivations", "env-keep-derivations",
+        "max-free", "max-substitution-jobs", "min-free-check-interval", "nar-buffer-size",
+        "narinfo-cache-meta-ttl", "narinfo-cache-negative-ttl", "narinfo-cache-positive-ttl",
+        "preallocate-contents", "repeat", "build-repeat", "require-drop-supplementary-groups",
+        "sandbox-fallback", "start-id", "store", "trusted-substituters", "trusted-binary-caches",
+        "use-case-hack",
         // A client's.
         "abort-on-warn", "accept-flake-config", "access-tokens", "allow-dirty", "allow-dirty-locks",
         "allow-import-from-derivation", "allow-unsafe-native-code-during-evaluation", "allowed-uris",
@@ -156,6 +152,23 @@ void judgeSubstituters(const Settings &settings, Findings &findings) {
     }
 }
 
+void judgeFeatures(const Settings &settings, Findings &findings) {
+    static const std::map<std::string, std::string> missing{
+        {"dynamic-derivations", "derivations that are outputs of derivations are refused"},
+        {"git-hashing", "outputs with git hashes are refused"},
+        {"recursive-nix", "builds that need it are refused"}};
+    for (const std::string &feature : settings.experimentalFeatures) {
+        if (auto found = missing.find(feature); found != missing.end()) {
+            findings.push_back({Level::limit,
+                                "unsupported-feature",
+                                fmt::format("the experimental feature '{}' is not supported yet: {}", feature,
+                                            found->second),
+                                "remove it where it is not needed; else stay with the stock daemon for now",
+                                {{"feature", feature}}});
+        }
+    }
+}
+
 Finding judgeJobs(const Settings &settings, unsigned processors) {
     std::map<std::string, std::string> details{{"maxJobs", std::to_string(settings.maxJobs)},
                                                {"machineMaxJobs", std::to_string(settings.machineMaxJobs)},
@@ -201,6 +214,7 @@ Findings judgeSettings(const Settings &settings, unsigned processors) {
     Findings findings{judgeJobs(settings, processors)};
     judgeTrust(settings, findings);
     judgeSubstituters(settings, findings);
+    judgeFeatures(settings, findings);
     return findings;
 }
 

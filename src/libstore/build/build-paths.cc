@@ -124,22 +124,22 @@ class MissingSearch {
             result_.unknown.insert(built.drvPath);
             return;
         }
-        Derivation drv = store_.readDerivation(built.drvPath);
-        if (allValid(drv, built.outputs)) {
+        if (allValid(built.drvPath, built.outputs)) {
             return;
         }
         result_.willBuild.insert(built.drvPath);
+        Derivation drv = store_.readDerivation(built.drvPath);
         for (const auto &[path, input] : drv.inputDerivations) {
             queue_.push_back(BuiltPath{path, input.outputs});
         }
     }
 
-    bool allValid(const Derivation &drv, const std::set<std::string> &wanted) {
-        for (const auto &[name, output] : drv.outputs) {
+    bool allValid(const StorePath &drvPath, const std::set<std::string> &wanted) {
+        auto known = store_.queryDerivationOutputMap(drvPath);
+        for (const auto &[name, path] : known) {
             if (!wanted.empty() && !wanted.contains(name)) {
                 continue;
             }
-            std::optional<StorePath> path = outputPath(store_.dir(), drv, name);
             if (!path || !store_.isValidPath(*path)) {
                 return false;
             }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,8 +14,10 @@ namespace firn {
 /// What is to be built, once all inputs are valid. A plain value.
 struct BuildPlan {
     struct Output {
-        StorePath path;
-        bool valid = false; ///< already in the store, and good: not to be made anew unless checking
+        /// Of a floating output: where an earlier build of it came to lie, if there was one.
+        std::optional<StorePath> path;
+        bool promised = false; ///< the derivation says the path, or what it is made of
+        bool valid = false;    ///< already in the store, and good: not to be made anew unless checking
     };
 
     StorePath drvPath;
@@ -24,10 +27,13 @@ struct BuildPlan {
     StorePathSet inputClosure; ///< what the builder may see and its outputs may refer to
     std::map<std::string, Output> outputs;
 
+    /// Those that are known.
     std::vector<StorePath> outputPaths() const {
         std::vector<StorePath> paths;
         for (const auto &[name, output] : outputs) {
-            paths.push_back(output.path);
+            if (output.path) {
+                paths.push_back(*output.path);
+            }
         }
         return paths;
     }

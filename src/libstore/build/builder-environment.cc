@@ -48,10 +48,12 @@ void addDirectories(StringMap &variables, const std::string &buildTop) {
     }
 }
 
-/// What a fixed-output build may know of the host: its result is checked anyway.
+/// What a build with network may know of the host: its result is checked, or nobody relies on it.
 void addImpurities(StringMap &variables, const BuilderEnvironmentInput &input) {
-    // Older builders skip checking a download's hash themselves when they see this.
-    variables["NIX_OUTPUT_CHECKED"] = "1";
+    if (input.derivation.isFixedOutput()) {
+        // Older builders skip checking a download's hash themselves when they see this.
+        variables["NIX_OUTPUT_CHECKED"] = "1";
+    }
     for (const std::string &name : input.impureEnvVars) {
         variables[name] = input.hostVariable ? input.hostVariable(name).value_or("") : "";
     }
@@ -120,7 +122,7 @@ BuilderEnvironment makeBuilderEnvironment(const BuilderEnvironmentInput &input) 
         addAttributes(result, input);
     }
     addDirectories(result.variables, input.buildTop);
-    if (input.derivation.isFixedOutput()) {
+    if (input.derivation.mayUseNetwork()) {
         addImpurities(result.variables, input);
     }
     result.variables["NIX_LOG_FD"] = "2";

@@ -12,17 +12,24 @@
 #include "libstore/build/build-log.hh"
 #include "libstore/build/build-users.hh"
 #include "libstore/build/builder-environment.hh"
+#include "libstore/build/builder-view.hh"
+#include "libstore/build/builtin-builder.hh"
+#include "libstore/build/diff-hook.hh"
 #include "libstore/build/exported-references.hh"
 #include "libstore/build/failure-message.hh"
 #include "libstore/build/fixup-macho-page-hashes.hh"
 #include "libstore/build/helper-program.hh"
+#include "libstore/build/noting-logger.hh"
+#include "libstore/build/output-check.hh"
 #include "libstore/build/output-placement.hh"
 #include "libstore/build/pseudo-terminal.hh"
 #include "libstore/build/register-outputs.hh"
 #include "libstore/build/sandbox.hh"
 #include "libstore/build/scratch-store.hh"
+#include "libstore/build/store-leftovers.hh"
 #include "libstore/build/worker.hh"
 #include "libstore/model/structured-attributes.hh"
+#include "libstore/store/path-locks.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 #include "libutil/interrupt.hh"
@@ -42,11 +49,12 @@ unsigned coresFor(const Settings &settings) {
     return settings.cores > 0 ? settings.cores : std::max(std::thread::hardware_concurrency(), 1u);
 }
 
-/// Where an output is made when its own path is taken: unsandboxed builders share the store with everybody.
-StorePath fallbackPath(const StoreDir &store, const StorePath &drvPath, const std::string &output,
-                       const StorePath &final) {
+/// Where an output is made whose path is not known yet, or is taken: unsandboxed builders share the store
+/// with everybody.
+StorePath fallbackPath(const StoreDir &store, const BuildPlan &plan, const std::string &output) {
     Hash zero(HashAlgorithm::sha256);
-    return store.makePath("rewrite:" + drvPath.baseName() + ":name:" + output, zero, final.name());
+    return store.makePath("rewrite:" + plan.drvPath.baseName() + ":name:" + output, zero,
+                          outputPathName(plan.derivation.name, output));
 }
 
 bool isScarce(int fd) {
@@ -60,51 +68,6 @@ Clock::time_point after(Clock::time_point start, uint64_t seconds) {
     return seconds == 0 || seconds > longest ? Clock::time_point::max()
                                              : start + std::chrono::seconds(seconds);
 }
-
-/// Outputs that an unsandboxed builder leaves in the store itself, removed by the destructor.
-class StoreLeftovers {
-  public:
-    explicit StoreLeftovers(LocalStore &store) : store_(store) {}
-    StoreLeftovers(const StoreLeftovers &) = delete;
-    StoreLeftovers &operator=(const StoreLeftovers &) = delete;
-    ~StoreLeftovers() {
-        for (const StorePath &path : paths_) {
-            try {
-                removeTree(store_.storeFd(), path.baseName());
-            } catch (const Error &error) {
-                store_.logger().warn(error.message());
-            }
-        }
-    }
-    void add(const StorePath &path) { paths_.insert(path); }
-    void forget(const StorePath &path) { paths_.erase(path); }
-
-  private:
-    LocalStore &store_;
-    StorePathSet paths_;
-};
-
-/// Keeps what the client is told of an output in the build's log, too.
-class NotingLogger : public Logger {
-  public:
-    NotingLogger(Logger &logger, BuildLog &log) : logger_(logger), log_(log) {}
-    void log(Verbosity level, std::string_view message) override {
-        log_.note(message);
-        logger_.log(level, message);
-    }
-    void startActivity(ActivityId id, Verbosity level, ActivityType type, std::string_view text,
-                       const LogFields &fields, ActivityId parent) override {
-        logger_.startActivity(id, level, type, text, fields, parent);
-    }
-    void stopActivity(ActivityId id) override { logger_.stopActivity(id); }
-    void result(ActivityId id, ResultType type, const LogFields &fields) override {
-        logger_.result(id, type, fields);
-    }
-
-  private:
-    Logger &logger_;
-    BuildLog &log_;
-};
 
 } // namespace
 
@@ -132,6 +95,7 @@ struct DerivationBuilder::Impl {
     std::optional<BuildLog> log;
     std::optional<BuilderProcess> process;
     bool memoryFull = false; ///< of a build directory in memory
+    CheckReport report;      ///< under check, once compared
 
     Impl(BuildWorker &buildWorker, const BuildPlan &buildPlan, const SlotLease &buildSlot,
          BuildResult &buildResult)
@@ -148,8 +112,10 @@ struct DerivationBuilder::Impl {
     bool decideSandbox() const;
     uid_t builderUid() const { return user ? user->uid() : geteuid(); }
     void chooseScratchPaths();
+    void tellOfRewrites();
     void removeStaleOutputs();
     BuilderEnvironmentInput environmentInput();
+    BuilderEnvironment makeEnvironment();
     void makeDirectory();
     void writeFiles();
 
@@ -158,8 +124,6 @@ struct DerivationBuilder::Impl {
     void openLog();
     SandboxSpec describeSandbox();
     UniqueFd describeBuildDir(SandboxSpec &spec);
-    void addInputs(SandboxSpec &spec);
-    void addHostDependencies(SandboxSpec &spec);
     void showStart();
 
     // ---- run
@@ -178,8 +142,15 @@ struct DerivationBuilder::Impl {
     [[noreturn]] void fail(Status status, const std::string &reason);
     std::string explainLackOfSpace() const;
     RegistrationRequest registration() const;
-    std::map<std::string, PathInfo> registerInTime();
-    void registerAll();
+    OutputCheckOptions checkOptions() const;
+    template<typename Work>
+    auto inTime(Work work);
+    Task<PathLocks> lockComputed(const StorePathSet &paths);
+    Task<OutputInfos> registerAll();
+    Task<OutputInfos> registerOrDiffer();
+    void leaveToHooks();
+    bool wantsDiffHook() const { return settings.runDiffHook && !settings.diffHook.empty(); }
+    Task<> runDiffHooks();
 
     // ---- leave
     void leave(bool failed);
@@ -215,13 +186,14 @@ void DerivationBuilder::Impl::prepare() {
     std::optional<gid_t> group = user ? std::optional(user->gid()) : std::nullopt;
     leftovers.emplace(store);
     chooseScratchPaths();
+    tellOfRewrites();
     removeStaleOutputs();
     if (sandboxed) {
         scratchStore.emplace(store.storeFd(), plan.drvPath, group);
     }
     makeDirectory();
     buildTop = sandboxed ? settings.sandboxBuildDir : directory->path().string();
-    environment = makeBuilderEnvironment(environmentInput());
+    environment = makeEnvironment();
     if (execution->mechanism != ExecMechanism::tmpfs) {
         writeFiles();
     }
@@ -244,7 +216,7 @@ bool DerivationBuilder::Impl::decideSandbox() const {
     case SandboxMode::disabled:
         return false;
     case SandboxMode::relaxed:
-        return !plan.derivation.isFixedOutput() && !plan.options.noChroot;
+        return !plan.derivation.mayUseNetwork() && !plan.options.noChroot;
     case SandboxMode::enabled:
         break;
     }
@@ -256,16 +228,35 @@ bool DerivationBuilder::Impl::decideSandbox() const {
     return true;
 }
 
-/// In a sandbox the final path can always be used: its store directory is its own.
+/// In a sandbox a final path that is known can always be used: its store directory is its own.
 void DerivationBuilder::Impl::chooseScratchPaths() {
     for (const auto &[name, output] : plan.outputs) {
-        bool taken = !sandboxed && (output.valid || store.isValidPath(output.path));
-        StorePath scratch = taken ? fallbackPath(store.dir(), plan.drvPath, name, output.path) : output.path;
+        bool usable = output.promised && (sandboxed || (!output.valid && !store.isValidPath(*output.path)));
+        StorePath scratch = usable ? *output.path : fallbackPath(store.dir(), plan, name);
         scratchPaths.emplace(name, scratch);
         if (!sandboxed) {
             store.addTempRoot(scratch);
             leftovers->add(scratch);
         }
+    }
+}
+
+/// Whoever wonders later why a file was changed finds the reason here.
+void DerivationBuilder::Impl::tellOfRewrites() {
+    std::string taken;
+    for (const auto &[name, output] : plan.outputs) {
+        if (output.promised && scratchPaths.at(name) != *output.path) {
+            taken += fmt::format("{}'{}'", taken.empty() ? "" : ", ", store.dir().print(*output.path));
+        }
+    }
+    if (!taken.empty()) {
+        worker.context.logger.log(
+            Verbosity::notice,
+            fmt::format(
+                "note: '{}' is built without a sandbox, and of its outputs {} is in the store already: "
+                "what is there is built at another path, which is rewritten to the real one in all "
+                "outputs",
+                store.dir().print(plan.drvPath), taken));
     }
 }
 
@@ -305,6 +296,16 @@ BuilderEnvironmentInput DerivationBuilder::Impl::environmentInput() {
                                      exportedReferenceJson(store, plan.options, plan.inputClosure));
     input.structured = {files.json, files.shell};
     return input;
+}
+
+BuilderEnvironment DerivationBuilder::Impl::makeEnvironment() {
+    BuilderEnvironmentInput input = environmentInput();
+    if (!plan.derivation.isBuiltin()) {
+        return makeBuilderEnvironment(input);
+    }
+    const BuiltinProgram &program = findBuiltinProgram(builtinBuilderProgram());
+    return makeBuiltinEnvironment(std::move(input), settings, program.command(sandboxed),
+                                  worker.context.logger);
 }
 
 void DerivationBuilder::Impl::writeFiles() {
@@ -376,11 +377,10 @@ SandboxSpec DerivationBuilder::Impl::describeSandbox() {
     spec.allowNewPrivileges = settings.allowNewPrivileges;
     if (sandboxed) {
         spec.scratchStore = scratchStore->fd();
-        spec.network = plan.derivation.isFixedOutput() ? Network::host : Network::isolated;
+        spec.network = plan.derivation.mayUseNetwork() ? Network::host : Network::isolated;
         spec.kvm = settings.systemFeatures.contains("kvm") && access("/dev/kvm", F_OK) == 0;
         spec.devShmSize = settings.sandboxDevShmSize;
-        addInputs(spec);
-        addHostDependencies(spec);
+        showToBuilder({store, settings, plan}, spec);
     }
     return spec;
 }
@@ -413,48 +413,6 @@ UniqueFd DerivationBuilder::Impl::describeBuildDir(SandboxSpec &spec) {
     spec.buildDir = mount.get();
     spec.buildDirKind = BuildDirKind::mount;
     return mount;
-}
-
-/// The inputs, and the sandbox paths with what those need from the store.
-void DerivationBuilder::Impl::addInputs(SandboxSpec &spec) {
-    StorePathSet visible = plan.inputClosure, extra;
-    for (const std::string &word : settings.sandboxPaths) {
-        SandboxPath path = parseSandboxPath(word);
-        if (path.source.starts_with(store.dir().str() + "/")) {
-            StorePath inStore = store.dir().parsePrefix(path.source).first;
-            if (store.isValidPath(inStore)) {
-                extra.insert(inStore);
-            }
-        }
-        bool isInput = path.target == path.source && store.dir().tryParse(path.target).has_value();
-        if (!isInput) {
-            spec.sandboxPaths.push_back(std::move(path));
-        }
-    }
-    visible.merge(store.computeClosure(extra));
-    for (const StorePath &path : visible) {
-        std::string text = store.dir().print(path);
-        spec.inputs.push_back({text, text});
-    }
-}
-
-/// Files of the host that the derivation asks for, as far as the settings allow those or what lies above
-/// them.
-void DerivationBuilder::Impl::addHostDependencies(SandboxSpec &spec) {
-    for (const std::string &path : plan.options.impureHostDeps) {
-        SandboxPath wanted = parseSandboxPath(path);
-        bool allowed =
-            wanted.source == path && std::ranges::any_of(settings.impureHostDeps, [&](const auto &prefix) {
-                return path == prefix || path.starts_with(prefix + "/");
-            });
-        if (!allowed) {
-            throw Error(
-                ErrorKind::refused,
-                "derivation '{}' requested impure path '{}', but it was not in allowed-impure-host-deps",
-                store.dir().print(plan.drvPath), escapeForDisplay(path));
-        }
-        spec.sandboxPaths.push_back(std::move(wanted));
-    }
 }
 
 // ---- run
@@ -592,7 +550,7 @@ std::string DerivationBuilder::Impl::explainLackOfSpace() const {
 void DerivationBuilder::Impl::fail(Status status, const std::string &reason) {
     std::string lack = explainLackOfSpace();
     // What depends on the network or on space may work another time.
-    if (status == Status::permanentFailure && (!lack.empty() || plan.derivation.isFixedOutput())) {
+    if (status == Status::permanentFailure && (!lack.empty() || plan.derivation.mayUseNetwork())) {
         status = Status::transientFailure;
     }
     std::vector<StorePath> outputs = plan.outputPaths();
@@ -607,13 +565,17 @@ RegistrationRequest DerivationBuilder::Impl::registration() const {
                                 .scratchDir = sandboxed ? scratchStore->fd() : store.storeFd(),
                                 .possibleReferences = plan.inputClosure,
                                 .builderUid = builderUid(),
-                                .copyFixedOutputs = plan.derivation.isFixedOutput(),
+                                .copyFixedOutputs = !sandboxed || plan.derivation.mayUseNetwork(),
                                 .copyAllOutputs = !sandboxed && user.has_value(),
                                 .mode = plan.mode,
-                                .keepFailedCheck = settings.keepFailed,
+                                .judge = nullptr,
                                 .url = {}};
     for (const auto &[name, output] : plan.outputs) {
-        request.outputs.emplace(name, ScratchOutput{scratchPaths.at(name), output.path});
+        ScratchOutput scratch{scratchPaths.at(name), std::nullopt};
+        // What a check has made is compared as it would be at the path where the other one is.
+        bool stays = plan.mode == BuildMode::check || (output.valid && plan.mode == BuildMode::normal);
+        (output.promised || stays ? scratch.finalPath : scratch.recordedPath) = output.path;
+        request.outputs.emplace(name, scratch);
     }
     for (const char *attribute : {"url", "urls"}) {
         auto found = plan.derivation.env.find(attribute);
@@ -625,21 +587,55 @@ RegistrationRequest DerivationBuilder::Impl::registration() const {
 }
 
 /// Reading what the builder left may take as long as it likes to make it, by a file with large holes.
-std::map<std::string, PathInfo> DerivationBuilder::Impl::registerInTime() {
-    RegistrationRequest request = registration();
-    MachoJail jail(machoJailProgram());
-    NotingLogger logger(worker.context.logger, *log);
-    MachoPageHashFixup fixup(store, logger, request, settings.machoSignatures, jail);
+template<typename Work>
+auto DerivationBuilder::Impl::inTime(Work work) {
     try {
         WorkDeadline deadline(after(started, settings.timeout));
-        return registerOutputs(store, worker.context.logger, request, fixup);
+        return work();
     } catch (const DeadlinePassed &) {
         throw BuildFailure(Status::timedOut, timeoutMessage());
     }
 }
 
-void DerivationBuilder::Impl::registerAll() {
-    std::map<std::string, PathInfo> infos = registerInTime();
+OutputCheckOptions DerivationBuilder::Impl::checkOptions() const {
+    OutputCheckOptions options{settings.keepFailed, wantsDiffHook(), {}, {}};
+    if (settings.useBuildersLog) {
+        options.reportFile = checkReportPath(store, plan.drvPath);
+    }
+    return options;
+}
+
+/// Whoever has them makes the same paths, in a build of ours perhaps: the loop must go on meanwhile. They are
+/// held by nobody who waits for a slot, so that this may be done on one.
+Task<PathLocks> DerivationBuilder::Impl::lockComputed(const StorePathSet &paths) {
+    std::set<std::string> names = lockNames(paths);
+    for (Clock::duration pause = firstUserPoll;;
+         pause = std::min<Clock::duration>(pause * 2, longestUserPoll)) {
+        if (std::optional<PathLocks> locks = PathLocks::tryLock(store.storeFd(), names)) {
+            locks->setDeletion(true);
+            co_return std::move(*locks);
+        }
+        Clock::time_point deadline = Clock::now() + pause;
+        co_await worker.loop.sleepUntil(deadline);
+    }
+}
+
+Task<OutputInfos> DerivationBuilder::Impl::registerAll() {
+    RegistrationRequest request = registration();
+    MachoJail jail(machoJailProgram());
+    NotingLogger logger(worker.context.logger, *log);
+    MachoPageHashFixup fixup(store, logger, request, settings.machoSignatures, jail);
+    OutputCheckOptions options = checkOptions();
+    options.madeRight = [&](const std::string &name, const std::string &path) {
+        return fixup.madeRight(name, path);
+    };
+    OutputCheck check(store, logger, plan.drvPath, jail, options, report);
+    request.judge = &check;
+    OutputRegistration outputs(store, worker.context.logger, request, fixup);
+    inTime([&] { outputs.prepare(); });
+    StorePathSet computed = outputs.pathsToLock();
+    PathLocks locks = co_await lockComputed(computed);
+    OutputInfos infos = inTime([&] { return outputs.finish(); });
     for (const auto &[name, info] : infos) {
         leftovers->forget(info.path);
     }
@@ -647,6 +643,50 @@ void DerivationBuilder::Impl::registerAll() {
     if (settings.autoOptimiseStore && plan.mode != BuildMode::check) {
         for (const auto &[name, info] : infos) {
             store.optimisePath(info.path);
+        }
+    }
+    co_return infos;
+}
+
+/// Where a check differs, hooks are told before it fails.
+Task<OutputInfos> DerivationBuilder::Impl::registerOrDiffer() {
+    OutputInfos infos;
+    std::exception_ptr difference;
+    try {
+        infos = co_await registerAll();
+    } catch (const BuildFailure &failure) {
+        if (report.deterministic()) {
+            throw;
+        }
+        log->note(failure.message());
+        difference = std::current_exception();
+    }
+    if (difference) {
+        leaveToHooks();
+        co_await runDiffHooks();
+        std::rethrow_exception(difference);
+    }
+    co_return infos;
+}
+
+/// What was kept for hooks alone goes when they are through.
+void DerivationBuilder::Impl::leaveToHooks() {
+    for (const OutputReport &output : report.outputs) {
+        if (!output.kept.empty() && !settings.keepFailed) {
+            leftovers->add(keptCheckPath(output.path));
+        }
+    }
+}
+
+/// One after the other, for every output that differs.
+Task<> DerivationBuilder::Impl::runDiffHooks() {
+    DiffHookContext context{worker.loop, worker.context.logger,   *log, settings,
+                            store.dir(), user ? &*user : nullptr, slot};
+    for (const OutputReport &output : report.outputs) {
+        if (wantsDiffHook() && !output.kept.empty()) {
+            DiffHookCall call{store.dir().print(output.path), output.kept, store.dir().print(plan.drvPath),
+                              directory->path().string()};
+            co_await runDiffHook(context, call);
         }
     }
 }
@@ -697,7 +737,7 @@ void DerivationBuilder::Impl::endStragglers() {
 void DerivationBuilder::Impl::keepFailed() {
     try {
         endStragglers();
-        if (leftovers) {
+        if (leftovers && report.outputs.empty()) { // else what is of interest has been kept
             keepOutputs();
         }
         keepDirectory();
@@ -752,6 +792,11 @@ void DerivationBuilder::Impl::keepDirectory() {
                                              "tmpfs') and cannot be kept");
         return;
     }
+    // Whoever gets the directory may not be who may know the passwords.
+    if (plan.derivation.isBuiltin() && unlinkat(directory->contentsFd(), builtinNetrcFile, 0) != 0 &&
+        errno != ENOENT) {
+        throwErrno("removing '{}' from build directory '{}'", builtinNetrcFile, directory->path().string());
+    }
     std::filesystem::path kept = directory->keep(plan.derivation.name, builderUid(), uid, gid);
     bool noexec =
         execution && execution->mechanism != ExecMechanism::stateDirectory && execution->mount.noexec;
@@ -771,7 +816,8 @@ DerivationBuilder::DerivationBuilder(BuildWorker &worker, const BuildPlan &plan,
 
 DerivationBuilder::~DerivationBuilder() = default;
 
-Task<> DerivationBuilder::run() {
+Task<OutputInfos> DerivationBuilder::run() {
+    OutputInfos infos;
     try {
         co_await impl_->leaseUser();
         impl_->prepare();
@@ -780,13 +826,14 @@ Task<> DerivationBuilder::run() {
         impl_->checkResult(ended);
         impl_->endStragglers();
         // From here on nothing of the build runs.
-        impl_->registerAll();
+        infos = co_await impl_->registerOrDiffer();
     } catch (const Error &error) {
         bool interrupted = error.kind() == ErrorKind::interrupted;
         impl_->leave(/*failed=*/!interrupted);
         throw;
     }
     impl_->leave(/*failed=*/false);
+    co_return infos;
 }
 
 } // namespace firn

@@ -3,10 +3,13 @@
 #include <algorithm>
 
 #include "libstore/build/build-plan.hh"
+#include "libstore/build/builtin-builder.hh"
 #include "libstore/build/derivation-builder.hh"
 #include "libstore/build/failure-message.hh"
 #include "libstore/build/register-outputs.hh"
+#include "libstore/build/resolution.hh"
 #include "libstore/build/worker.hh"
+#include "libstore/store/features.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 #include "libutil/nar.hh"
@@ -23,7 +26,9 @@ constexpr auto longestLockPoll = std::chrono::milliseconds(500);
 std::set<std::string> lockNames(const BuildPlan &plan) {
     std::set<std::string> names;
     for (const auto &[name, output] : plan.outputs) {
-        names.insert(output.path.baseName() + ".lock");
+        // What is not known yet cannot be locked: then whoever builds the same derivation is kept out.
+        names.insert(output.promised ? output.path->baseName() + ".lock"
+                                     : plan.drvPath.baseName() + "." + name + ".lock");
     }
     return names;
 }
@@ -74,11 +79,16 @@ struct DerivationGoal::Inputs {
     explicit Inputs(EventLoop &loop) : over(loop) {}
     Event over;
     size_t pending = 0, failed = 0;
+    InputPaths paths; ///< of outputs that were told of
 };
 
 DerivationGoal::DerivationGoal(BuildWorker &worker, StorePath drvPath, std::set<std::string> wanted,
-                               BuildMode mode)
-    : worker_(worker), drvPath_(std::move(drvPath)), mode_(mode), done_(worker.loop) {
+                               BuildMode mode, std::map<std::string, StorePath> recorded)
+    : worker_(worker),
+      drvPath_(std::move(drvPath)),
+      mode_(mode),
+      recorded_(std::move(recorded)),
+      done_(worker.loop) {
     if (!wanted.empty()) {
         wanted_ = std::move(wanted);
     }
@@ -151,15 +161,19 @@ Task<> DerivationGoal::tryRun() {
     findOutputs();
     decided_ = true;
     if (isSatisfied()) {
-        BuildResult result;
-        result.status = Status::alreadyValid;
-        finish(result);
+        result_.status = Status::alreadyValid;
+        describeValid();
+        finish(result_);
         co_return;
     }
     co_await buildInputs();
-    checkSources();
-    checkPlatform();
-    co_await buildLocally();
+    if (mustResolve()) {
+        co_await buildResolved();
+    } else {
+        checkSources();
+        checkPlatform();
+        co_await buildLocally();
+    }
     // Everything is released by now.
     finish(result_);
 }
@@ -174,27 +188,53 @@ void DerivationGoal::loadDerivation() {
         }
         derivation_ = store.readDerivation(drvPath_);
     }
-    DerivationKind kind = derivationKind(*derivation_);
-    if (kind != DerivationKind::inputAddressed && kind != DerivationKind::fixed) {
-        throw Error(
-            ErrorKind::unsupported,
-            "cannot build derivation '{}': its output paths are not known beforehand (content-addressed and "
-            "dynamic derivations are unsupported for now)",
-            store.dir().print(drvPath_));
+    kind_ = derivationKind(*derivation_);
+    requireFeaturesFor(worker_.context.settings, *derivation_);
+    // Before anything is looked up under its hash, which does not tell such inputs apart.
+    if (std::ranges::any_of(derivation_->inputDerivations,
+                            [](const auto &input) { return !input.second.dynamic.empty(); })) {
+        throw Error(ErrorKind::unsupported, "cannot build '{}': dynamic derivations are unsupported for now",
+                    store.dir().print(drvPath_));
+    }
+    if (kind_ == DerivationKind::impure || keepsRealisations()) {
+        ids_ = worker_.outputIds(*derivation_);
     }
     plan_ = std::make_unique<BuildPlan>(BuildPlan{drvPath_, std::move(*derivation_), {}, mode_, {}, {}});
+}
+
+/// As stock Nix does where it may: those of every derivation, so that a copy of one takes them along.
+bool DerivationGoal::keepsRealisations() const {
+    return kind_ != DerivationKind::impure &&
+           worker_.context.settings.experimentalFeatures.contains("ca-derivations");
+}
+
+/// Where an output whose path nothing promises came to lie before. An impure one is always made anew.
+std::optional<StorePath> DerivationGoal::recordedPath(const std::string &name) const {
+    if (kind_ == DerivationKind::impure) {
+        return std::nullopt;
+    }
+    if (auto found = recorded_.find(name); found != recorded_.end()) {
+        return found->second;
+    }
+    std::optional<Realisation> known = worker_.store.queryRealisation(DrvOutput{ids_.at(name), name});
+    return known ? std::optional(known->outPath) : std::nullopt;
 }
 
 void DerivationGoal::findOutputs() {
     LocalStore &store = worker_.store;
     plan_->outputs.clear();
-    for (const auto &[name, path] : outputPaths(store.dir(), plan_->derivation)) {
-        store.addTempRoot(path);
-        bool valid = store.isValidPath(path);
-        if (valid && mode_ == BuildMode::repair) {
-            valid = contentsAreGood(store, path);
+    for (const auto &[name, specification] : plan_->derivation.outputs) {
+        BuildPlan::Output output{outputPath(store.dir(), plan_->derivation, name)};
+        output.promised = output.path.has_value();
+        if (!output.path) {
+            output.path = recordedPath(name);
         }
-        plan_->outputs.emplace(name, BuildPlan::Output{path, valid});
+        if (output.path) {
+            store.addTempRoot(*output.path);
+            output.valid = store.isValidPath(*output.path) &&
+                           (mode_ != BuildMode::repair || contentsAreGood(store, *output.path));
+        }
+        plan_->outputs.emplace(name, output);
     }
     for (const std::string &name : wantedOutputs()) {
         if (!plan_->outputs.contains(name)) {
@@ -229,6 +269,9 @@ bool DerivationGoal::isSatisfied() {
 Task<> DerivationGoal::buildInput(BuildWorker &worker, std::shared_ptr<Inputs> inputs, StorePath path,
                                   StringSet wanted) {
     BuildResult result = co_await worker.build(path, wanted, BuildMode::normal, /*isDependency=*/true);
+    for (const auto &[name, realisation] : result.builtOutputs) {
+        inputs->paths[path].emplace(name, realisation.outPath);
+    }
     inputs->failed += result.success() ? 0 : 1;
     inputs->pending--;
     if (inputs->pending == 0 || (inputs->failed > 0 && !worker.context.settings.keepGoing)) {
@@ -237,14 +280,11 @@ Task<> DerivationGoal::buildInput(BuildWorker &worker, std::shared_ptr<Inputs> i
 }
 
 Task<> DerivationGoal::buildInputs() {
+    refuseImpureInputs();
     auto inputs = std::make_shared<Inputs>(worker_.loop);
+    inputs_ = inputs;
     inputs->pending = plan_->derivation.inputDerivations.size();
     for (const auto &[path, input] : plan_->derivation.inputDerivations) {
-        if (!input.dynamic.empty()) {
-            throw Error(ErrorKind::unsupported,
-                        "cannot build '{}': dynamic derivations are unsupported for now",
-                        worker_.store.dir().print(drvPath_));
-        }
         worker_.loop.spawn([&worker = worker_, inputs, path = path, wanted = input.outputs] {
             return buildInput(worker, inputs, path, wanted);
         });
@@ -257,6 +297,128 @@ Task<> DerivationGoal::buildInputs() {
         throw BuildFailure(Status::dependencyFailed,
                            dependencyFailureMessage(worker_.context, {drvPath_, outputs}, inputs->failed));
     }
+}
+
+/// What is made anew at every turn would be in outputs that are made but once.
+void DerivationGoal::refuseImpureInputs() const {
+    LocalStore &store = worker_.store;
+    bool mayHave = kind_ == DerivationKind::impure || kind_ == DerivationKind::fixed ||
+                   !worker_.context.settings.experimentalFeatures.contains("impure-derivations");
+    if (mayHave) {
+        return;
+    }
+    for (const auto &[path, input] : plan_->derivation.inputDerivations) {
+        if (store.readDerivation(path).isImpure()) {
+            throw Error(ErrorKind::failure, "pure derivation '{}' depends on impure derivation '{}'",
+                        store.dir().print(drvPath_), store.dir().print(path));
+        }
+    }
+}
+
+/// Of an input that was built.
+StorePath DerivationGoal::inputPath(const StorePath &drvPath, const Derivation &drv,
+                                    const std::string &name) const {
+    LocalStore &store = worker_.store;
+    if (std::optional<StorePath> path = outputPath(store.dir(), drv, name)) {
+        return *path;
+    }
+    auto told = inputs_->paths.find(drvPath);
+    if (told != inputs_->paths.end() && told->second.contains(name)) {
+        return told->second.at(name);
+    }
+    throw Error(ErrorKind::notFound, "it is not known where output '{}' of '{}', which '{}' needs, lies",
+                escapeForDisplay(name), store.dir().print(drvPath), store.dir().print(drvPath_));
+}
+
+bool DerivationGoal::mustResolve() const {
+    const auto &inputs = plan_->derivation.inputDerivations;
+    switch (kind_) {
+    case DerivationKind::inputAddressed:
+        return false;
+    case DerivationKind::fixed:
+        return std::ranges::any_of(inputs, [&](const auto &input) {
+            return !worker_.store.readDerivation(input.first).hasKnownOutputPaths();
+        });
+    case DerivationKind::deferred:
+        return true;
+    case DerivationKind::floating:
+    case DerivationKind::impure:
+        break;
+    }
+    return !inputs.empty();
+}
+
+Derivation DerivationGoal::resolve() const {
+    LocalStore &store = worker_.store;
+    InputPaths paths;
+    for (const auto &[drvPath, input] : plan_->derivation.inputDerivations) {
+        Derivation drv = store.readDerivation(drvPath);
+        for (const std::string &name : input.outputs) {
+            paths[drvPath].emplace(name, inputPath(drvPath, drv, name));
+        }
+    }
+    return resolveDerivation(store.dir(), worker_.hasher(), plan_->derivation, paths);
+}
+
+/// Its outputs are those of the resolved derivation, which is built like any other.
+Task<> DerivationGoal::buildResolved() {
+    LocalStore &store = worker_.store;
+    Derivation resolved = resolve();
+    StorePath path = store.addDerivation(resolved);
+    worker_.context.logger.log(Verbosity::talkative,
+                               fmt::format("resolved derivation: '{}' => '{}'", store.dir().print(drvPath_),
+                                           store.dir().print(path)));
+    std::map<std::string, StorePath> recorded;
+    for (const auto &[name, output] : plan_->outputs) {
+        if (output.valid) {
+            recorded.emplace(name, *output.path);
+        }
+    }
+    if (mode_ != BuildMode::check) {
+        recorded.clear();
+    }
+    std::set<std::string> wanted = wantedOutputs();
+    BuildResult built = co_await worker_.build(path, wanted, mode_, /*isDependency=*/false, recorded);
+    std::map<std::string, StorePath> paths;
+    for (const auto &[name, realisation] : built.builtOutputs) {
+        paths.emplace(name, realisation.outPath);
+    }
+    result_ = std::move(built);
+    if (!result_.success()) {
+        throw BuildFailure(result_.status, result_.errorMessage);
+    }
+    if (result_.status == Status::alreadyValid) {
+        result_.status = Status::resolvesToAlreadyValid;
+    }
+    describe(paths);
+}
+
+/// Tells the client, and the store, what the outputs turned out to be.
+void DerivationGoal::describe(const std::map<std::string, StorePath> &paths) {
+    result_.builtOutputs.clear();
+    if (ids_.empty()) {
+        return;
+    }
+    for (const auto &[name, path] : paths) {
+        Realisation realisation{DrvOutput{ids_.at(name), name}, path, {}, {}};
+        if (keepsRealisations()) {
+            realisation = worker_.record(realisation.id, path);
+        }
+        if (plan_->outputs.at(name).promised) {
+            realisation.outPath = path;
+        }
+        result_.builtOutputs.emplace(name, realisation);
+    }
+}
+
+void DerivationGoal::describeValid() {
+    std::map<std::string, StorePath> paths;
+    for (const auto &[name, output] : plan_->outputs) {
+        if (output.valid) {
+            paths.emplace(name, *output.path);
+        }
+    }
+    describe(paths);
 }
 
 /// Also finds what the builder may see. Inputs that were built by now stay: they have temporary roots.
@@ -285,6 +447,14 @@ void DerivationGoal::checkSources() {
     plan_->inputClosure = store.computeClosure(inputs);
 }
 
+void DerivationGoal::checkBuiltin() const {
+    if (std::optional<std::string> reason = refuseBuiltin(plan_->derivation)) {
+        std::vector<StorePath> outputs = plan_->outputPaths();
+        throw BuildFailure(Status::inputRejected,
+                           builderFailureMessage(worker_.context, {drvPath_, outputs}, *reason, {}));
+    }
+}
+
 void DerivationGoal::checkPlatform() const {
     const Settings &settings = worker_.context.settings;
     plan_->options = readDerivationOptions(plan_->derivation);
@@ -297,8 +467,7 @@ void DerivationGoal::checkPlatform() const {
                            platformMessage(worker_.context, drvPath_, platform, required));
     }
     if (plan_->derivation.isBuiltin()) {
-        throw Error(ErrorKind::unsupported, "cannot build '{}': builder '{}' is unsupported for now",
-                    worker_.store.dir().print(drvPath_), escapeForDisplay(plan_->derivation.builder));
+        checkBuiltin();
     }
     if (settings.maxJobs == 0) {
         throw Error(ErrorKind::failure,
@@ -314,6 +483,7 @@ bool DerivationGoal::tryFinishWithoutBuild() {
         return false;
     }
     result_.status = Status::alreadyValid;
+    describeValid();
     return true;
 }
 
@@ -340,11 +510,20 @@ Task<> DerivationGoal::buildWithLocks(const SlotLease &slot) {
         worker_.counts.failed += result_.success() ? 0 : 1;
         worker_.showProgress();
     });
-    DerivationBuilder builder(worker_, *plan_, slot, result_);
-    co_await builder.run();
+    OutputInfos infos;
+    uint64_t rounds = mode_ == BuildMode::check ? 1 + uint64_t{worker_.context.settings.checkRepeat} : 1;
+    for (uint64_t round = 0; round < rounds; ++round) {
+        DerivationBuilder builder(worker_, *plan_, slot, result_);
+        infos = co_await builder.run();
+        result_.timesBuilt = round + 1;
+    }
+    std::map<std::string, StorePath> paths;
+    for (const auto &[name, info] : infos) {
+        paths.emplace(name, info.path);
+    }
+    describe(paths);
     worker_.counts.done++;
     result_.status = Status::built;
-    result_.timesBuilt = 1;
 }
 
 } // namespace firn

@@ -20,7 +20,9 @@ struct BuildPlan;
 /// build. Its result is for everybody who waits for done().
 class DerivationGoal {
   public:
-    DerivationGoal(BuildWorker &worker, StorePath drvPath, std::set<std::string> wanted, BuildMode mode);
+    /// `recorded`: see BuildWorker::build().
+    DerivationGoal(BuildWorker &worker, StorePath drvPath, std::set<std::string> wanted, BuildMode mode,
+                   std::map<std::string, StorePath> recorded);
     /// A derivation at hand that is not in the store (all its outputs are wanted).
     DerivationGoal(BuildWorker &worker, StorePath drvPath, const BasicDerivation &drv, BuildMode mode);
     ~DerivationGoal();
@@ -44,14 +46,24 @@ class DerivationGoal {
 
     Task<> tryRun();
     void loadDerivation();
+    bool keepsRealisations() const;
     void findOutputs();
+    std::optional<StorePath> recordedPath(const std::string &name) const;
+    void describe(const std::map<std::string, StorePath> &paths);
+    void describeValid();
     bool isSatisfied();
     std::set<std::string> wantedOutputs() const;
     static Task<> buildInput(BuildWorker &worker, std::shared_ptr<Inputs> inputs, StorePath path,
                              StringSet wanted);
     Task<> buildInputs();
+    void refuseImpureInputs() const;
+    StorePath inputPath(const StorePath &drvPath, const Derivation &drv, const std::string &name) const;
+    bool mustResolve() const;
+    Derivation resolve() const;
+    Task<> buildResolved();
     void checkSources();
     void checkPlatform() const;
+    void checkBuiltin() const;
     Task<> buildLocally();
     Task<> buildWithLocks(const SlotLease &slot);
     bool tryFinishWithoutBuild();
@@ -65,6 +77,10 @@ class DerivationGoal {
     bool decided_ = false;                 ///< wanted_ has been acted upon
     std::optional<Derivation> derivation_; ///< until it is part of the plan
     std::unique_ptr<BuildPlan> plan_;
+    DerivationKind kind_ = DerivationKind::inputAddressed;
+    std::map<std::string, Hash> ids_; ///< of realisations, by output; empty where none are told of
+    std::map<std::string, StorePath> recorded_;
+    std::shared_ptr<Inputs> inputs_;
     Event done_;
     BuildResult result_;
 };

@@ -11,7 +11,7 @@ bool wantsOldWords(const BuildContext &context) {
 }
 
 std::string outputList(const BuildContext &context, const FailedBuild &build) {
-    std::string result = "\nOutput paths:";
+    std::string result = build.outputs.empty() ? "" : "\nOutput paths:";
     for (const StorePath &path : build.outputs) {
         result += "\n  " + context.store.dir().print(path);
     }

@@ -153,6 +153,9 @@ StorePathSet MachoPageHashFixup::rewrittenPaths(const OutputRewrite &output,
 
 /// Outputs are made elsewhere, and rewritten, where their own path is taken.
 std::string MachoPageHashFixup::remedy() const {
+    if (!request_.derivation->hasKnownOutputPaths()) {
+        return "An output whose path is computed from its content cannot do without rewriting";
+    }
     if (request_.mode == BuildMode::check) {
         return "With 'sandbox = true' (on Linux) nothing has to be rewritten for a check";
     }
@@ -161,9 +164,6 @@ std::string MachoPageHashFixup::remedy() const {
         if (output.finalPath && *output.finalPath != output.scratchPath) {
             taken += (taken.empty() ? "" : " ") + store_.dir().print(*output.finalPath);
         }
-    }
-    if (taken.empty()) {
-        return "An output whose path is computed from its content cannot do without rewriting";
     }
     return fmt::format("Nothing has to be rewritten if what was there before the build is deleted first: "
                        "run 'nix-store --delete {}' and build again",
@@ -300,6 +300,9 @@ void MachoPageHashFixup::remember(const OutputRewrite &output, const NodePatches
         expected.repaired.push_back({patch.offset, patch.bytes.size()});
     }
     for (const MachoFinding &finding : fixup.findings) {
+        if (finding.kind == Kind::repairedStale) {
+            madeRight_.emplace(output.outputName, repaired.path);
+        }
         if (finding.kind == Kind::repaired || finding.kind == Kind::repairedStale) {
             repaired.slots[finding.architecture] += finding.count;
         } else {
@@ -311,6 +314,10 @@ void MachoPageHashFixup::remember(const OutputRewrite &output, const NodePatches
         repaired_.push_back(std::move(repaired));
         repairedFor_.merge(rewrittenPaths(output, change));
     }
+}
+
+bool MachoPageHashFixup::madeRight(const std::string &outputName, const std::string &path) const {
+    return madeRight_.contains({outputName, path});
 }
 
 std::vector<FilePatches> MachoPageHashFixup::repair(const OutputRewrite &output) {

@@ -28,6 +28,9 @@ class MachoPageHashFixup : public OutputRepair {
     /// Has the jail look at the new files. Throws BuildFailure where a slot that was to be repaired is wrong.
     void verify(const OutputRewrite &output) override;
 
+    /// Whether the file came with wrong page hashes that are right now.
+    bool madeRight(const std::string &outputName, const std::string &path) const;
+
   private:
     /// What has to be right once the patches are on disk.
     struct Expectation {
@@ -70,9 +73,10 @@ class MachoPageHashFixup : public OutputRepair {
     const RegistrationRequest &request_;
     MachoSignatures policy_;
     MachoJail &jail_;
-    std::map<std::string, Expectations> expectations_; ///< by output name
-    std::vector<Repaired> repaired_;                   ///< in the output at hand
-    StorePathSet repairedFor_;                         ///< paths that were rewritten in these
+    std::map<std::string, Expectations> expectations_;        ///< by output name
+    std::set<std::pair<std::string, std::string>> madeRight_; ///< output name and path
+    std::vector<Repaired> repaired_;                          ///< in the output at hand
+    StorePathSet repairedFor_;                                ///< paths that were rewritten in these
 };
 
 } // namespace firn

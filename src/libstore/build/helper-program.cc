@@ -33,4 +33,8 @@ std::string machoJailProgram() {
     return helperProgram("FIRN_MACHO_JAIL", "macho-jail");
 }
 
+std::string builtinBuilderProgram() {
+    return helperProgram("FIRN_BUILTIN", "builtin");
+}
+
 } // namespace firn

@@ -9,7 +9,7 @@ namespace firn::jail {
 
 namespace {
 
-constexpr uint32_t magic = 0x316a6d66; // "fmj1"
+constexpr uint32_t magic = 0x326a6d66; // "fmj2"
 constexpr size_t hashPartLength = 32;
 
 class Encoder {
@@ -162,6 +162,31 @@ void decodeStale(Decoder &in, uint64_t fileSize, std::vector<StaleSlot> &stale) 
     }
 }
 
+void encodeComparison(Encoder &out, const MachoComparison &comparison) {
+    out.number(static_cast<uint8_t>(comparison.isMacho));
+    out.number(static_cast<uint8_t>(comparison.difference));
+    out.number(static_cast<uint8_t>(comparison.firstStale));
+    out.number(static_cast<uint8_t>(comparison.secondStale));
+}
+
+/// Without Mach-O files there is nothing to say.
+MachoComparison decodeComparison(Decoder &in) {
+    MachoComparison comparison;
+    auto truth = [&] {
+        auto value = in.number<uint8_t>();
+        in.require(value <= 1);
+        return value == 1;
+    };
+    comparison.isMacho = truth();
+    auto difference = in.number<uint8_t>();
+    in.require(difference <= static_cast<uint8_t>(MachoDifference::other));
+    comparison.difference = static_cast<MachoDifference>(difference);
+    comparison.firstStale = truth();
+    comparison.secondStale = truth();
+    in.require(comparison.isMacho || (difference == 0 && !comparison.firstStale && !comparison.secondStale));
+    return comparison;
+}
+
 std::string withHeader(uint32_t word, const std::string &body) {
     return encodeHeader({word, body.size()}) + body;
 }
@@ -193,6 +218,7 @@ std::optional<Header> decodeHeader(std::string_view bytes) {
 std::string encodeRequest(const Request &request) {
     Encoder out;
     out.number(request.fileSize);
+    out.number(request.secondSize);
     out.number(static_cast<uint32_t>(request.patches.size()));
     for (const Patch &patch : request.patches) {
         out.number(patch.offset);
@@ -217,6 +243,7 @@ std::optional<Request> decodeRequest(Kind kind, std::string_view body) {
     Request request;
     request.kind = kind;
     request.fileSize = in.number<uint64_t>();
+    request.secondSize = in.number<uint64_t>();
     Place patched(request.fileSize), looked(request.fileSize);
     for (size_t left = in.count(sizeof(uint64_t) + sizeof(uint32_t) + 1); left > 0 && !in.failed(); --left) {
         auto offset = in.number<uint64_t>();
@@ -258,6 +285,7 @@ std::string encodeAnswer(const Answer &answer) {
         out.number(slot.range.offset);
         out.number(static_cast<uint32_t>(slot.range.size));
     }
+    encodeComparison(out, answer.comparison);
     return withHeader(static_cast<uint32_t>(Outcome::done), out.take());
 }
 
@@ -271,6 +299,7 @@ std::optional<Answer> decodeAnswer(std::string_view body, uint64_t fileSize) {
         answer.fixup.findings.push_back(decodeFinding(in, fileSize));
     }
     decodeStale(in, fileSize, answer.stale);
+    answer.comparison = decodeComparison(in);
     return in.complete() ? std::optional(std::move(answer)) : std::nullopt;
 }
 

@@ -7,12 +7,13 @@
 #include <vector>
 
 #include "libstore/build/patch.hh"
+#include "libstore/darwin/macho-comparison.hh"
 #include "libstore/darwin/macho-page-hashes.hh"
 
 // What the daemon and firn-macho-jail say to each other over a Unix stream socket: a request with one open
-// file, an answer, the next request. All numbers are little-endian and of fixed size. What the jail reads
-// comes from the daemon; what the daemon reads comes from a process that parsed what a build made, and may
-// have been taken over by it: its decoder believes nothing.
+// file or two, an answer, the next request. All numbers are little-endian and of fixed size. What the jail
+// reads comes from the daemon; what the daemon reads comes from a process that parsed what a build made, and
+// may have been taken over by it: its decoder believes nothing.
 
 namespace firn::jail {
 
@@ -23,8 +24,9 @@ constexpr size_t headerSize = 16;
 enum class ExitCode : int { descriptors = 10, user, privileges, limits, filter };
 
 enum class Kind : uint32_t {
-    fixup = 1,  ///< which patches make the signatures right again?
-    verify = 2, ///< which slots are wrong in the file as it is?
+    fixup = 1,   ///< which patches make the signatures right again?
+    verify = 2,  ///< which slots are wrong in the file as it is?
+    compare = 3, ///< what sets the file and a second one apart?
 };
 
 enum class Outcome : uint32_t {
@@ -46,6 +48,7 @@ struct RewriteRule {
 struct Request {
     Kind kind = Kind::fixup;
     uint64_t fileSize = 0;
+    uint64_t secondSize = 0; ///< compare: of the second file
     /// fixup: what the rewrite changes, ascending and not overlapping.
     std::vector<Patch> patches;
     /// fixup: not empty if every occurrence changes (before `patches` do).
@@ -64,6 +67,7 @@ struct StaleSlot {
 struct Answer {
     PageHashFixup fixup;
     std::vector<StaleSlot> stale; ///< ascending by place
+    MachoComparison comparison;
 };
 
 constexpr size_t minSlotSize = 20, maxSlotSize = 64; ///< bytes of the shortest and of the longest digest

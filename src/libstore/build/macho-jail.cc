@@ -97,8 +97,17 @@ std::string describeEnd(int status) {
 
 /// An answer to another question is none to this one.
 bool fits(const jail::Answer &answer, jail::Kind kind) {
-    return kind == jail::Kind::fixup ? answer.stale.empty()
-                                     : answer.fixup.patches.empty() && answer.fixup.findings.empty();
+    bool noFixup = answer.fixup.patches.empty() && answer.fixup.findings.empty();
+    bool noComparison = !answer.comparison.isMacho;
+    switch (kind) {
+    case jail::Kind::fixup:
+        return answer.stale.empty() && noComparison;
+    case jail::Kind::verify:
+        return noFixup && noComparison;
+    case jail::Kind::compare:
+        return noFixup && answer.stale.empty();
+    }
+    return false;
 }
 
 /// Whether it has ended within a moment, with `status` then.
@@ -165,16 +174,18 @@ void MachoJail::awaitReady(short events) {
     }
 }
 
-void MachoJail::send(const std::string &bytes, int file) {
-    alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+void MachoJail::send(const std::string &bytes, const std::vector<int> &files) {
+    constexpr size_t mostFiles = 2;
+    size_t size = std::min(files.size(), mostFiles) * sizeof(int);
+    alignas(struct cmsghdr) char control[CMSG_SPACE(mostFiles * sizeof(int))] = {};
     struct msghdr message = {};
     message.msg_control = control;
-    message.msg_controllen = sizeof control;
+    message.msg_controllen = CMSG_SPACE(size);
     struct cmsghdr *head = CMSG_FIRSTHDR(&message);
     head->cmsg_level = SOL_SOCKET;
     head->cmsg_type = SCM_RIGHTS;
-    head->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(head), &file, sizeof file);
+    head->cmsg_len = CMSG_LEN(size);
+    memcpy(CMSG_DATA(head), files.data(), size);
     for (std::string_view left = bytes; !left.empty();) {
         awaitReady(POLLOUT);
         struct iovec piece = {const_cast<char *>(left.data()), left.size()};
@@ -214,11 +225,11 @@ std::string MachoJail::receive(size_t size) {
     return bytes;
 }
 
-jail::Answer MachoJail::exchange(const jail::Request &request, int file) {
+jail::Answer MachoJail::exchange(const jail::Request &request, const std::vector<int> &files) {
     if (pid_ < 0) {
         start();
     }
-    send(jail::encodeRequest(request), file);
+    send(jail::encodeRequest(request), files);
     auto refuse = [] {
         throw Error(ErrorKind::failure, "what the process that looks at it says is no answer");
     };
@@ -240,15 +251,20 @@ jail::Answer MachoJail::exchange(const jail::Request &request, int file) {
     return std::move(*answer);
 }
 
-jail::Answer MachoJail::ask(const jail::Request &request, int file) {
-    uint64_t seconds = request.fileSize / patience_.bytesPerSecond;
+jail::Answer MachoJail::ask(const jail::Request &request, int file, int second) {
+    std::vector<int> files{file};
+    if (second >= 0) {
+        files.push_back(second);
+    }
+    uint64_t seconds =
+        request.fileSize / patience_.bytesPerSecond + request.secondSize / patience_.bytesPerSecond;
     std::chrono::milliseconds patience = patience_.constant;
     patience += std::min<std::chrono::milliseconds>(
         mostPatience, std::chrono::seconds(std::min<uint64_t>(seconds, 1u << 30)));
     deadline_ = std::chrono::steady_clock::now() + patience;
     for (bool again = false;; again = true) {
         try {
-            return exchange(request, file);
+            return exchange(request, files);
         } catch (const Died &) {
             std::string how = stop();
             if (again) {

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <string>
+#include <vector>
 
 #include <sys/types.h>
 
@@ -13,7 +14,7 @@ namespace firn {
 /// How long an answer may take.
 struct JailPatience {
     std::chrono::milliseconds constant = std::chrono::seconds(60);
-    uint64_t bytesPerSecond = 8 * 1024 * 1024; ///< of the file, on top
+    uint64_t bytesPerSecond = 8 * 1024 * 1024; ///< of all files, on top
 };
 
 /// The process that looks into Mach-O files, started when first needed and then asked one thing after the
@@ -32,7 +33,8 @@ class MachoJail {
     /// there is no answer: it died twice, took too long, could not look at the file, or what came is no
     /// answer (nothing of which is used); SysError where it cannot be started; and what throwIfInterrupted()
     /// throws. The next question gets a new process then.
-    jail::Answer ask(const jail::Request &request, int file);
+    /// `second` is the second file of a request that has two, likewise open.
+    jail::Answer ask(const jail::Request &request, int file, int second = -1);
 
   private:
     class Died;
@@ -41,9 +43,9 @@ class MachoJail {
     /// Ends the process, if it has not ended itself, and says how it ended.
     std::string stop();
     void awaitReady(short events);
-    void send(const std::string &bytes, int file);
+    void send(const std::string &bytes, const std::vector<int> &files);
     std::string receive(size_t size);
-    jail::Answer exchange(const jail::Request &request, int file);
+    jail::Answer exchange(const jail::Request &request, const std::vector<int> &files);
 
     std::string program_;
     JailPatience patience_;

@@ -48,12 +48,12 @@ size_t readSome(int fd, char *buffer, size_t size) {
     }
 }
 
+} // namespace
+
 std::string overlaid(std::string text, const std::vector<Patch> &patches) {
     overlayPatches(patches, 0, text.data(), text.size(), 0);
     return text;
 }
-
-} // namespace
 
 // ---- ReplacementFile
 
@@ -145,7 +145,7 @@ class WindowRewriter {
           rewrites_(rewrites),
           buffer_(std::make_unique_for_overwrite<char[]>(blockSize + maxHeld)) {}
 
-    void rewrite(int from, ReplacementFile &to) {
+    void rewrite(int from, Sink &to) {
         for (bool ended = false; !ended;) {
             throwIfInterrupted();
             size_t count = readSome(from, buffer_.get() + held_, blockSize);
@@ -171,7 +171,7 @@ class WindowRewriter {
         });
     }
 
-    void writeOut(size_t size, ReplacementFile &to) {
+    void writeOut(size_t size, Sink &to) {
         firstPatch_ = overlayPatches(patches_, firstPatch_, buffer_.get(), size, offset_);
         to.write({buffer_.get(), size});
         std::memmove(buffer_.get(), buffer_.get() + size, held_);
@@ -187,7 +187,7 @@ class WindowRewriter {
     size_t firstPatch_ = 0;
 };
 
-void copyPatched(int from, const std::vector<Patch> &patches, ReplacementFile &to) {
+void copyPatched(int from, const std::vector<Patch> &patches, Sink &to) {
     auto buffer = std::make_unique_for_overwrite<char[]>(blockSize);
     uint64_t offset = 0;
     size_t first = 0;
@@ -200,14 +200,12 @@ void copyPatched(int from, const std::vector<Patch> &patches, ReplacementFile &t
 }
 
 void writeContents(int from, const NodePatches &change, const Rewrites &rewrites, ReplacementFile &to) {
-    if (change.everywhere) {
-        WindowRewriter(change, rewrites).rewrite(from, to);
-    } else if (to.cloneFrom(from)) {
-        for (const Patch &patch : change.contents) {
-            to.writeAt(patch.bytes, patch.offset);
-        }
-    } else {
-        copyPatched(from, change.contents, to);
+    if (change.everywhere || !to.cloneFrom(from)) {
+        readPatched(from, change, rewrites, to);
+        return;
+    }
+    for (const Patch &patch : change.contents) {
+        to.writeAt(patch.bytes, patch.offset);
     }
 }
 
@@ -350,6 +348,14 @@ void Applier::rename(int self, const Renames &renames) {
 }
 
 } // namespace
+
+void readPatched(int from, const NodePatches &change, const Rewrites &rewrites, Sink &to) {
+    if (change.everywhere) {
+        WindowRewriter(change, rewrites).rewrite(from, to);
+    } else {
+        copyPatched(from, change.contents, to);
+    }
+}
 
 void applyPatches(int dir, OutputTree &tree, const std::vector<NodePatches> &changes,
                   const Rewrites &rewrites) {

@@ -8,6 +8,7 @@
 #include "libstore/build/output-tree.hh"
 #include "libstore/build/patch.hh"
 #include "libstore/build/reference-scanner.hh"
+#include "libutil/stream.hh"
 
 // Changing what lies in an output. No byte of an existing inode is ever written: a changed file is a new one,
 // complete and canonical before it takes the old one's name. So hard links and descriptors that others hold
@@ -16,17 +17,17 @@
 namespace firn {
 
 /// A new file that is to take the place of a regular file of an output. If it is not committed it vanishes.
-class ReplacementFile {
+class ReplacementFile : public Sink {
   public:
     /// `dir` is the file's directory, which must be writable and stay open; `tree` must outlive it.
     ReplacementFile(int dir, const OutputTree &tree, uint32_t node);
-    ~ReplacementFile();
+    ~ReplacementFile() override;
     ReplacementFile(const ReplacementFile &) = delete;
     ReplacementFile &operator=(const ReplacementFile &) = delete;
 
     /// Shares all data of another file where the file system can (reflink); returns whether it could.
     bool cloneFrom(int fd);
-    void write(std::string_view bytes); ///< behind what was written before
+    void write(std::string_view bytes) override; ///< behind what was written before
     void writeAt(std::string_view bytes, uint64_t offset);
     /// Another descriptor, to read it from its start.
     UniqueFd reopen() const;
@@ -70,6 +71,12 @@ struct Rewrites {
     std::vector<bool> rewritable;          ///< by number of the part, as when scanning
     std::vector<std::string> replacements; ///< by number of the part; as long as the part
 };
+
+/// A name or a target with its patches.
+std::string overlaid(std::string text, const std::vector<Patch> &patches);
+
+/// Hands on the contents of an open file, patched. Memory does not depend on the file's size.
+void readPatched(int from, const NodePatches &change, const Rewrites &rewrites, Sink &to);
 
 /// Writes the patches of all `changes` (in the order of the scan): contents to new inodes (cloned where the
 /// file system can), targets to new symlinks, names by renaming. Other files stay as they are. `tree`

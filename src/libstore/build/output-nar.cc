@@ -21,7 +21,7 @@ void OutputNarWriter::writeFrom(int dir) {
 void OutputNarWriter::beginObject(uint32_t node) {
     if (node != 0) {
         seeName(node);
-        writer_.beginEntry(tree_.nodes[node].name);
+        writer_.beginEntry(archivedName(node));
     }
 }
 
@@ -44,7 +44,7 @@ void OutputNarWriter::leaveDirectory(int, uint32_t node) {
 void OutputNarWriter::symlink(int, uint32_t node) {
     beginObject(node);
     seeTarget(node);
-    writer_.symlink(tree_.nodes[node].target);
+    writer_.symlink(archivedTarget(node));
     endObject(node);
 }
 

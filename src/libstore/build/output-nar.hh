@@ -35,12 +35,17 @@ class OutputNarWriter : public OutputVisitor {
     /// All contents were seen.
     virtual void closeContents(int, uint32_t) {}
 
+    /// What the archive says where it is not what is on disk.
+    virtual std::string archivedName(uint32_t node) { return tree_.nodes[node].name; }
+    virtual std::string archivedTarget(uint32_t node) { return tree_.nodes[node].target; }
+    virtual void passContents(int fd, uint32_t node);
+    void putContents(std::string_view bytes) { writer_.contents(bytes); }
+
     const OutputTree &tree_;
 
   private:
     void beginObject(uint32_t node);
     void endObject(uint32_t node);
-    void passContents(int fd, uint32_t node);
     size_t readBlock(int fd, uint32_t node, size_t size);
 
     static constexpr size_t blockSize = 256 * 1024;

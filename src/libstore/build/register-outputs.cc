@@ -6,13 +6,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "libstore/build/new-output.hh"
+#include "libstore/build/output-address.hh"
 #include "libstore/build/output-checks.hh"
-#include "libstore/build/output-copy.hh"
+#include "libstore/build/output-decision.hh"
 #include "libstore/build/output-nar.hh"
+#include "libstore/build/output-order.hh"
 #include "libstore/build/output-placement.hh"
-#include "libstore/build/output-scan.hh"
-#include "libstore/build/output-tree.hh"
-#include "libstore/model/derivation-options.hh"
+#include "libstore/store/path-locks.hh"
 #include "libutil/files.hh"
 
 // What a builder leaves is only a claim. Between it and a row in the database stand the phases below; each
@@ -22,62 +23,8 @@ namespace firn {
 
 namespace {
 
-using Status = BuildResult::Status;
 using Infos = std::map<std::string, PathInfo>;
-
-/// One output on its way through the phases.
-struct NewOutput {
-    std::string name;
-    const ScratchOutput *scratch;
-    const DerivationOutput *specification;
-    OutputTree tree;                                 // collect
-    ScanResult scan;                                 // scan
-    std::vector<NodePatches> changes;                // decide, repair
-    HashAndSize nar{Hash(HashAlgorithm::sha256), 0}; // hash
-};
-using NewOutputs = std::vector<NewOutput>;
-
-/// The hash parts that are looked for, and what each stands for.
-struct ScanTargets {
-    HashPartSet parts;
-    std::vector<StorePath> paths; ///< by number of the part: scratch path, final path or input
-    std::vector<bool> rewritable; ///< by number of the part
-
-    uint32_t add(const StorePath &path, bool mayBeRewritten);
-};
-
-/// Final paths of all outputs of the request, by scratch path; and what that means for the bytes.
-struct Decision {
-    std::map<std::string, StorePath> finalPaths; ///< by output name
-    std::map<StorePath, StorePath> finalByScratch;
-    Rewrites rewrites;
-};
-
-struct Context {
-    LocalStore &store;
-    Logger &logger;
-    const RegistrationRequest &request;
-    std::string drv = store.dir().print(request.drvPath); ///< for messages
-    bool scratchInStore = isSameDirectory(request.scratchDir, store.storeFd());
-
-    std::string print(const StorePath &path) const { return store.dir().print(path); }
-    const StorePath &scratchPath(const std::string &name) const {
-        return request.outputs.at(name).scratchPath;
-    }
-};
-
-[[noreturn]] void reject(const std::string &message) {
-    throw BuildFailure(Status::outputRejected, message);
-}
-
-uint32_t ScanTargets::add(const StorePath &path, bool mayBeRewritten) {
-    uint32_t part = parts.add(path.hashPart());
-    if (part == paths.size()) {
-        paths.push_back(path);
-        rewritable.push_back(mayBeRewritten);
-    }
-    return part;
-}
+using Context = RegistrationContext;
 
 // ---- collect
 
@@ -101,8 +48,8 @@ Infos alreadyValidOutputs(const Context &context) {
 void requireOutput(const Context &context, const std::string &name) {
     const StorePath &path = context.scratchPath(name);
     if (!existsAt(context.request.scratchDir, path.baseName())) {
-        reject(fmt::format("builder for '{}' failed to produce output path for output '{}' at '{}'",
-                           context.drv, name, context.print(path)));
+        rejectOutput(fmt::format("builder for '{}' failed to produce output path for output '{}' at '{}'",
+                                 context.drv, name, context.print(path)));
     }
 }
 
@@ -138,22 +85,6 @@ NewOutputs collect(const Context &context, const Infos &alreadyValid) {
 
 // ---- scan
 
-ScanTargets scanTargets(const Context &context) {
-    ScanTargets targets;
-    for (const auto &[name, output] : context.request.outputs) {
-        targets.add(output.scratchPath, output.finalPath != output.scratchPath);
-    }
-    for (const auto &[name, output] : context.request.outputs) {
-        if (output.finalPath) {
-            targets.add(*output.finalPath, false);
-        }
-    }
-    for (const StorePath &path : context.request.possibleReferences) {
-        targets.add(path, false);
-    }
-    return targets;
-}
-
 bool pathPromisesContent(const NewOutput &output) {
     return !std::holds_alternative<InputAddressedOutput>(*output.specification) &&
            !std::holds_alternative<DeferredOutput>(*output.specification);
@@ -166,12 +97,9 @@ ScanOptions scanOptions(const Context &context, const ScanTargets &targets, cons
     options.renewFiles =
         context.request.copyAllOutputs || (context.request.copyFixedOutputs && pathPromisesContent(output));
     if (const auto *fixed = std::get_if<FixedOutput>(output.specification)) {
-        HashAlgorithm algorithm = fixed->address.hash.algorithm();
-        if (fixed->address.method == ContentMethod::flat) {
-            options.contentsHash = algorithm;
-        } else if (algorithm != HashAlgorithm::sha256) {
-            options.archiveHash = algorithm;
-        }
+        askForContentHash(options, {fixed->address.method, fixed->address.hash.algorithm()});
+    } else if (auto method = floatingMethod(output)) {
+        askForContentHash(options, *method);
     }
     return options;
 }
@@ -181,144 +109,6 @@ void scan(const Context &context, const ScanTargets &targets, NewOutputs &output
         output.scan =
             scanOutput(context.request.scratchDir, output.tree, scanOptions(context, targets, output));
     }
-}
-
-// ---- order
-
-/// Indices of the outputs that each output refers to, other than itself.
-std::vector<std::set<size_t>> outputReferences(const ScanTargets &targets, const NewOutputs &outputs) {
-    std::map<StorePath, size_t> indexOf;
-    for (size_t i = 0; i < outputs.size(); ++i) {
-        indexOf.emplace(outputs[i].scratch->scratchPath, i);
-        if (outputs[i].scratch->finalPath) {
-            indexOf.emplace(*outputs[i].scratch->finalPath, i);
-        }
-    }
-    std::vector<std::set<size_t>> references(outputs.size());
-    for (size_t i = 0; i < outputs.size(); ++i) {
-        for (size_t part = 0; part < targets.paths.size(); ++part) {
-            auto found = indexOf.find(targets.paths[part]);
-            if (outputs[i].scan.found[part] && found != indexOf.end() && found->second != i) {
-                references[i].insert(found->second);
-            }
-        }
-    }
-    return references;
-}
-
-/// Goes from one reference to the next till it comes to a place where it was before.
-[[noreturn]] void rejectCycle(const Context &context, const NewOutputs &outputs,
-                              const std::vector<std::set<size_t>> &left, size_t start) {
-    std::set<size_t> seen;
-    size_t from = start;
-    while (seen.insert(from).second && !seen.contains(*left[from].begin())) {
-        from = *left[from].begin();
-    }
-    reject(fmt::format("cycle detected in build of '{}' in the references of output '{}' from output '{}'",
-                       context.drv, outputs[*left[from].begin()].name, outputs[from].name));
-}
-
-/// Outputs so that each comes after those it refers to.
-NewOutputs order(const Context &context, const ScanTargets &targets, NewOutputs outputs) {
-    std::vector<std::set<size_t>> left = outputReferences(targets, outputs);
-    std::vector<std::set<size_t>> referrers(outputs.size());
-    std::vector<size_t> ready;
-    for (size_t i = 0; i < left.size(); ++i) {
-        for (size_t reference : left[i]) {
-            referrers[reference].insert(i);
-        }
-        if (left[i].empty()) {
-            ready.push_back(i);
-        }
-    }
-    std::vector<bool> done(outputs.size());
-    NewOutputs ordered;
-    while (!ready.empty()) {
-        size_t next = ready.back();
-        ready.pop_back();
-        for (size_t referrer : referrers[next]) {
-            left[referrer].erase(next);
-            if (left[referrer].empty()) {
-                ready.push_back(referrer);
-            }
-        }
-        done[next] = true;
-        ordered.push_back(std::move(outputs[next]));
-    }
-    auto stuck = std::find(done.begin(), done.end(), false);
-    if (stuck != done.end()) {
-        rejectCycle(context, outputs, left, static_cast<size_t>(stuck - done.begin()));
-    }
-    return ordered;
-}
-
-// ---- decide
-
-/// An input-addressed or fixed output's path is known. A content-addressed one's will be computed here, from
-/// the archive with its self-references blanked; those it refers to come before it.
-StorePath decideFinalPath(const Context &context, const std::string &name, const ScratchOutput &output) {
-    if (output.finalPath) {
-        return *output.finalPath;
-    }
-    throw Error(ErrorKind::unsupported,
-                "output '{}' of '{}' is content-addressed or not known beforehand: Firn cannot register such "
-                "outputs yet",
-                name, context.drv);
-}
-
-std::vector<Patch> patchesFor(const std::vector<PartHit> &hits, Patch::Place place,
-                              const Rewrites &rewrites) {
-    std::vector<Patch> patches;
-    patches.reserve(hits.size());
-    for (const PartHit &hit : hits) {
-        patches.push_back({place, hit.offset, rewrites.replacements[hit.part]});
-    }
-    return patches;
-}
-
-std::vector<NodePatches> changesFor(const ScanResult &scan, const Rewrites &rewrites) {
-    std::vector<NodePatches> changes;
-    changes.reserve(scan.touched.size());
-    for (const TouchedNode &touched : scan.touched) {
-        changes.push_back({touched.node, patchesFor(touched.contents, Patch::Place::contents, rewrites),
-                           patchesFor(touched.target, Patch::Place::linkTarget, rewrites),
-                           patchesFor(touched.name, Patch::Place::entryName, rewrites), touched.everywhere});
-    }
-    return changes;
-}
-
-Rewrites rewritesFor(const ScanTargets &targets, const std::map<StorePath, StorePath> &finalByScratch) {
-    Rewrites rewrites{&targets.parts, targets.rewritable, {}};
-    for (size_t part = 0; part < targets.paths.size(); ++part) {
-        auto found = finalByScratch.find(targets.paths[part]);
-        const StorePath &becomes = found == finalByScratch.end() ? targets.paths[part] : found->second;
-        rewrites.replacements.emplace_back(becomes.hashPart());
-    }
-    return rewrites;
-}
-
-/// From here on it is known which bytes will be in the store.
-Decision decide(const Context &context, const ScanTargets &targets, NewOutputs &outputs) {
-    Decision decision;
-    auto learn = [&](const std::string &name) {
-        const ScratchOutput &output = context.request.outputs.at(name);
-        StorePath path = decideFinalPath(context, name, output);
-        decision.finalPaths.emplace(name, path);
-        decision.finalByScratch.emplace(output.scratchPath, path);
-    };
-    for (const NewOutput &output : outputs) {
-        learn(output.name);
-    }
-    for (const auto &[name, output] : context.request.outputs) {
-        if (!decision.finalPaths.contains(name)) {
-            learn(name);
-        }
-    }
-    decision.rewrites = rewritesFor(targets, decision.finalByScratch);
-    for (NewOutput &output : outputs) {
-        output.changes = changesFor(output.scan, decision.rewrites);
-    }
-    return decision;
 }
 
 // ---- repair
@@ -352,11 +142,29 @@ void mergeRepairs(NewOutput &output, std::vector<FilePatches> repairs) {
     }
 }
 
+/// The address was computed from the page hashes as they are: nobody could verify it with others.
+void requireNoRepairs(const Context &context, const Decision &decision, const NewOutput &output,
+                      const std::vector<FilePatches> &repairs) {
+    if (!decision.addresses.contains(output.name) || repairs.empty()) {
+        return;
+    }
+    std::string file = repairs.front().path.empty() ? "" : quoteForDisplay(repairs.front().path) + " of ";
+    rejectOutput(
+        fmt::format("the code signature of the Mach-O file {}output '{}' of '{}' cannot stay valid: it is "
+                    "over store paths that are rewritten, and the output's own path is computed from its "
+                    "content, page hashes among it, which is not supported yet. Sign what does not name "
+                    "its own output or another of the same build, or set 'macho-signatures = warn' to have "
+                    "it registered with a wrong signature",
+                    file, output.name, context.drv));
+}
+
 void fixupMachoPageHashes(const Context &context, const Decision &decision, OutputRepair &repair,
                           NewOutputs &outputs) {
     for (NewOutput &output : outputs) {
         if (!output.changes.empty()) {
-            mergeRepairs(output, repair.repair(rewriteOf(context, decision, output)));
+            std::vector<FilePatches> repairs = repair.repair(rewriteOf(context, decision, output));
+            requireNoRepairs(context, decision, output, repairs);
+            mergeRepairs(output, std::move(repairs));
         }
     }
 }
@@ -418,19 +226,8 @@ void hash(const Context &context, NewOutputs &outputs) {
     }
 }
 
-StorePathSet finalReferences(const ScanTargets &targets, const Decision &decision, const ScanResult &scan) {
-    StorePathSet references;
-    for (size_t part = 0; part < targets.paths.size(); ++part) {
-        if (scan.found[part]) {
-            auto found = decision.finalByScratch.find(targets.paths[part]);
-            references.insert(found == decision.finalByScratch.end() ? targets.paths[part] : found->second);
-        }
-    }
-    return references;
-}
-
 PathInfo describe(const Context &context, const ScanTargets &targets, const Decision &decision,
-                  const NewOutput &output, bool discardReferences) {
+                  const NewOutput &output) {
     PathInfo info{.path = decision.finalPaths.at(output.name),
                   .narHash = output.nar.hash,
                   .narSize = output.nar.size,
@@ -440,22 +237,22 @@ PathInfo describe(const Context &context, const ScanTargets &targets, const Deci
                   .ultimate = true,
                   .signatures = {},
                   .contentAddress = {}};
-    if (!discardReferences) {
+    if (!discardsReferences(context, output.name)) {
         info.references = finalReferences(targets, decision, output.scan);
     }
     if (const auto *fixed = std::get_if<FixedOutput>(output.specification)) {
         info.contentAddress = fixed->address;
+    } else if (auto found = decision.addresses.find(output.name); found != decision.addresses.end()) {
+        info.contentAddress = found->second;
     }
     return info;
 }
 
 Infos describeAll(const Context &context, const ScanTargets &targets, const Decision &decision,
-                  const NewOutputs &outputs, const DerivationOptions &options) {
+                  const NewOutputs &outputs) {
     Infos infos;
     for (const NewOutput &output : outputs) {
-        auto discard = options.unsafeDiscardReferences.find(output.name);
-        bool discardReferences = discard != options.unsafeDiscardReferences.end() && discard->second;
-        infos.emplace(output.name, describe(context, targets, decision, output, discardReferences));
+        infos.emplace(output.name, describe(context, targets, decision, output));
     }
     return infos;
 }
@@ -463,15 +260,10 @@ Infos describeAll(const Context &context, const ScanTargets &targets, const Deci
 // ---- check
 
 Hash fixedOutputHash(const Context &context, const NewOutput &output, ContentMethod method) {
-    const OutputNode &root = output.tree.root();
     switch (method) {
     case ContentMethod::flat:
-        if (root.type != OutputNode::Type::regular || root.executable) {
-            reject(fmt::format(
-                "output path '{}' should be a non-executable regular file since recursive hashing "
-                "is not enabled (outputHashMode=flat)",
-                context.print(output.scratch->scratchPath)));
-        }
+    case ContentMethod::text:
+        requirePlainFile(context, output, method);
         return *output.scan.contentsHash;
     case ContentMethod::nar:
         return output.scan.archiveHash ? *output.scan.archiveHash : output.nar.hash;
@@ -488,17 +280,18 @@ void checkFixedOutput(const Context &context, const NewOutput &output, const Pat
         return;
     }
     if (!info.references.empty() || !output.changes.empty()) {
-        reject(fmt::format("fixed output derivation '{}' is not allowed to refer to other store paths.\n"
-                           "It refers to {} of them, e.g. '{}'. You may need to use the "
-                           "'unsafeDiscardReferences' derivation attribute",
-                           context.drv, std::max<size_t>(1, info.references.size()),
-                           context.print(info.references.empty() ? info.path : *info.references.begin())));
+        rejectOutput(
+            fmt::format("fixed output derivation '{}' is not allowed to refer to other store paths.\n"
+                        "It refers to {} of them, e.g. '{}'. You may need to use the "
+                        "'unsafeDiscardReferences' derivation attribute",
+                        context.drv, std::max<size_t>(1, info.references.size()),
+                        context.print(info.references.empty() ? info.path : *info.references.begin())));
     }
     Hash got = fixedOutputHash(context, output, fixed->address.method);
     if (got != fixed->address.hash) {
         std::string url =
             context.request.url.empty() ? "" : "\n  likely URL: " + escapeForDisplay(context.request.url);
-        reject(
+        rejectOutput(
             fmt::format("hash mismatch in fixed-output derivation '{}':{}\n  specified: {}\n     got:    {}",
                         context.drv, url, fixed->address.hash.sri(), got.sri()));
     }
@@ -515,36 +308,13 @@ std::map<std::string, StorePath> allOutputPaths(const Context &context, const De
     return paths;
 }
 
-void check(const Context &context, const Decision &decision, const DerivationOptions &options,
-           const NewOutputs &outputs, const Infos &infos) {
+void check(const Context &context, const Decision &decision, const NewOutputs &outputs, const Infos &infos) {
     for (const NewOutput &output : outputs) {
         checkFixedOutput(context, output, infos.at(output.name));
     }
     std::map<std::string, StorePath> paths = allOutputPaths(context, decision);
     auto readInfo = [&](const StorePath &path) { return context.store.queryPathInfo(path); };
-    checkOutputs({context.store.dir(), options, paths, readInfo}, infos);
-}
-
-/// Leaves the differing output as "<path>.check" and returns that.
-std::string keepForComparison(const Context &context, const NewOutput &output, const StorePath &path) {
-    std::string kept = path.baseName() + ".check";
-    removeTree(context.store.storeFd(), kept);
-    moveOutput(context.request.scratchDir, output.tree.root().name, context.store.storeFd(), kept);
-    return context.store.dir().str() + "/" + kept;
-}
-
-/// Whether the output is the same as the valid one; if not, the message that says so.
-std::optional<std::string> compare(const Context &context, const NewOutput &output, const PathInfo &made,
-                                   const PathInfo &valid) {
-    if (made.narHash == valid.narHash) {
-        return std::nullopt;
-    }
-    std::string message = fmt::format("derivation '{}' may not be deterministic: output '{}' differs",
-                                      context.drv, context.print(valid.path));
-    if (context.request.keepFailedCheck) {
-        message += fmt::format(" from '{}'", keepForComparison(context, output, valid.path));
-    }
-    return message;
+    checkOutputs({context.store.dir(), context.options, paths, readInfo}, infos);
 }
 
 /// What was built here once more and came out the same is known at first hand.
@@ -556,26 +326,24 @@ void markUltimate(LocalStore &store, PathInfo &info) {
     }
 }
 
-/// Compares with what is valid, all outputs, and reports the first that differs. Others are not registered.
+/// Has all outputs that are valid compared. Others are not registered.
 Infos compareWithValid(const Context &context, const NewOutputs &outputs, const Infos &made) {
     Infos infos;
-    std::optional<std::string> difference;
+    std::vector<CheckedOutput> checked;
     for (const NewOutput &output : outputs) {
         const PathInfo &info = made.at(output.name);
-        auto valid = context.store.tryQueryPathInfo(info.path);
-        if (!valid) {
-            continue;
+        if (auto valid = context.store.tryQueryPathInfo(info.path)) {
+            const PathInfo &known = infos.emplace(output.name, *valid).first->second;
+            checked.push_back(
+                {output.name, known, info, context.request.scratchDir, output.tree, output.changes});
         }
-        if (auto message = compare(context, output, info, *valid); message && !difference) {
-            difference = message;
-        }
-        infos.emplace(output.name, *valid);
     }
-    if (difference) {
-        throw BuildFailure(Status::notDeterministic, *difference);
-    }
+    context.request.judge->judge(checked);
+    // Nobody minds what may differ.
     for (auto &[name, info] : infos) {
-        markUltimate(context.store, info);
+        if (info.narHash == made.at(name).narHash) {
+            markUltimate(context.store, info);
+        }
     }
     return infos;
 }
@@ -635,36 +403,106 @@ void removeScratch(const Context &context) {
     }
 }
 
+/// Outputs whose computed path is valid already hold the same, whoever made them.
+void adoptValid(const Context &context, const Decision &decision, NewOutputs &outputs, Infos &adopted) {
+    if (context.request.mode != BuildMode::normal) {
+        return;
+    }
+    std::erase_if(outputs, [&](const NewOutput &output) {
+        auto valid = decision.addresses.contains(output.name)
+                         ? context.store.tryQueryPathInfo(decision.finalPaths.at(output.name))
+                         : std::nullopt;
+        if (valid) {
+            adopted.emplace(output.name, *valid);
+        }
+        return valid.has_value();
+    });
+}
+
 } // namespace
 
-std::map<std::string, PathInfo> registerOutputs(LocalStore &store, Logger &logger,
-                                                const RegistrationRequest &request, OutputRepair &repair) {
-    Context context{store, logger, request};
-    DerivationOptions options = readDerivationOptions(*request.derivation);
+struct OutputRegistration::Impl {
+    Context context;
+    OutputRepair &repair;
+    Infos alreadyValid{}, made{};
+    NewOutputs outputs{};
+    Decision decision{};
 
-    Infos alreadyValid = alreadyValidOutputs(context);
-    NewOutputs outputs = collect(context, alreadyValid);
+    void prepare();
+    Infos finish();
+};
+
+void OutputRegistration::Impl::prepare() {
+    alreadyValid = alreadyValidOutputs(context);
+    outputs = collect(context, alreadyValid);
     // Everything is canonical and ours.
     ScanTargets targets = scanTargets(context);
     scan(context, targets, outputs);
-    outputs = order(context, targets, std::move(outputs));
-    Decision decision = decide(context, targets, outputs);
+    outputs = orderOutputs(context, targets, std::move(outputs));
+    decision = decideOutputs(context, targets, outputs);
+    Infos adopted;
+    adoptValid(context, decision, outputs, adopted);
     // It is known which bytes will be in the store.
     fixupMachoPageHashes(context, decision, repair, outputs);
     apply(context, decision.rewrites, outputs);
     verify(context, decision, repair, outputs);
     hash(context, outputs);
     // They are on disk, and their hashes known.
-    Infos infos = describeAll(context, targets, decision, outputs, options);
-    check(context, decision, options, outputs, infos);
-    if (request.mode == BuildMode::check) {
-        infos = compareWithValid(context, outputs, infos);
-    } else {
-        registerAll(context, outputs, infos);
+    made = describeAll(context, targets, decision, outputs);
+    Infos all = made;
+    all.insert(adopted.begin(), adopted.end());
+    check(context, decision, outputs, all);
+    alreadyValid.merge(adopted);
+}
+
+Infos OutputRegistration::Impl::finish() {
+    // Somebody else may have made the same meanwhile.
+    adoptValid(context, decision, outputs, alreadyValid);
+    for (const auto &[name, info] : alreadyValid) {
+        made.erase(name);
+    }
+    if (context.request.mode == BuildMode::check) {
+        made = compareWithValid(context, outputs, made);
+    } else if (!outputs.empty()) {
+        registerAll(context, outputs, made);
     }
     removeScratch(context);
-    infos.merge(alreadyValid);
-    return infos;
+    made.merge(alreadyValid);
+    return std::move(made);
+}
+
+OutputRegistration::OutputRegistration(LocalStore &store, Logger &logger, const RegistrationRequest &request,
+                                       OutputRepair &repair)
+    : impl_(new Impl{{store, logger, request}, repair}) {}
+
+OutputRegistration::~OutputRegistration() = default;
+
+void OutputRegistration::prepare() {
+    impl_->prepare();
+}
+
+StorePathSet OutputRegistration::pathsToLock() const {
+    StorePathSet paths;
+    for (const NewOutput &output : impl_->outputs) {
+        bool isMade = impl_->context.request.mode != BuildMode::check;
+        if (isMade && impl_->decision.addresses.contains(output.name)) {
+            paths.insert(impl_->decision.finalPaths.at(output.name));
+        }
+    }
+    return paths;
+}
+
+std::map<std::string, PathInfo> OutputRegistration::finish() {
+    return impl_->finish();
+}
+
+std::map<std::string, PathInfo> registerOutputs(LocalStore &store, Logger &logger,
+                                                const RegistrationRequest &request, OutputRepair &repair) {
+    OutputRegistration registration(store, logger, request, repair);
+    registration.prepare();
+    PathLocks locks = PathLocks::lock(store.storeFd(), lockNames(registration.pathsToLock()));
+    locks.setDeletion(true);
+    return registration.finish();
 }
 
 } // namespace firn

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,9 +17,15 @@ namespace firn {
 
 /// One output as the builder left it.
 struct ScratchOutput {
-    StorePath scratchPath;              ///< path the builder was told (its text may occur in the contents)
-    std::optional<StorePath> finalPath; ///< where it will be, where known beforehand
+    StorePath scratchPath; ///< path the builder was told (its text may occur in the contents)
+    /// Where it will be, where that is known beforehand; or, of a floating output that is valid already, and
+    /// is not wanted anew or only to be compared, where it is.
+    std::optional<StorePath> finalPath;
+    /// For a repair of a floating output: where an earlier build of it came to lie.
+    std::optional<StorePath> recordedPath{};
 };
+
+class OutputJudge;
 
 struct RegistrationRequest {
     const Derivation *derivation = nullptr; ///< or BasicDerivation's content with no input derivations
@@ -39,7 +46,7 @@ struct RegistrationRequest {
     /// links to an inode that somebody can still write to would carry the change into other store paths.
     bool copyAllOutputs = false;
     BuildMode mode = BuildMode::normal;
-    bool keepFailedCheck = false; ///< keep-failed with check: leave the differing tree as "<path>.check"
+    OutputJudge *judge = nullptr; ///< needed for check, unused otherwise
     /// For fixed outputs: what the builder was to fetch, shown when the hash is wrong. May be empty.
     std::string url;
 };
@@ -72,16 +79,55 @@ class OutputRepair {
     virtual void verify(const OutputRewrite &output) = 0;
 };
 
+/// An output that was built once more.
+struct CheckedOutput {
+    const std::string &outputName;
+    const PathInfo &valid; ///< what is registered
+    const PathInfo &made;  ///< what it would be registered as now
+    int dir;               ///< holds the new tree's root
+    const OutputTree &tree;
+    const std::vector<NodePatches> &changes; ///< what the daemon has changed in the new tree
+};
+
+/// What becomes of a check.
+class OutputJudge {
+  public:
+    virtual ~OutputJudge() = default;
+    /// May move the new trees away. Throws BuildFailure(notDeterministic) where outputs differ.
+    virtual void judge(const std::vector<CheckedOutput> &outputs) = 0;
+};
+
 /// Collect, scan, order, decide, repair, apply, verify, hash, check, register: see doc/architecture.md. On
 /// success all outputs are valid in one transaction, nothing of the request is left in the scratch directory,
 /// and their infos are returned by name. On failure the store is as it was, the scratch outputs are left for
 /// the caller to keep or to remove, and an Error is thrown (BuildFailure with a status).
 ///
-/// The caller holds the locks of the final paths, has made them and the scratch paths temporary roots, and
-/// has seen every process of the build die.
+/// The caller holds the locks of the final paths that are known beforehand, has made them and the scratch
+/// paths temporary roots, and has seen every process of the build die. Final paths that are computed here
+/// become temporary roots here; one that is valid already is used as it is.
 ///
-/// normal: outputs that are valid already stay as they are; check: all are compared with the valid ones,
-/// which are returned, and nothing changes; repair: all take the place of what is there.
+/// normal: outputs that are valid already stay as they are; check: all are compared with the valid ones, by
+/// the request's judge; those are returned, and nothing changes; repair: all take the place of what is there.
+class OutputRegistration {
+  public:
+    /// All must outlive it.
+    OutputRegistration(LocalStore &store, Logger &logger, const RegistrationRequest &request,
+                       OutputRepair &repair);
+    ~OutputRegistration();
+
+    /// All phases but the last: nothing changes outside the scratch directory.
+    void prepare();
+    /// Final paths that were computed and are about to be made: their locks must be held from before
+    /// finish() on.
+    StorePathSet pathsToLock() const;
+    std::map<std::string, PathInfo> finish();
+
+  private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+/// All of it, waiting for locks.
 std::map<std::string, PathInfo> registerOutputs(LocalStore &store, Logger &logger,
                                                 const RegistrationRequest &request, OutputRepair &repair);
 

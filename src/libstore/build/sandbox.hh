@@ -31,6 +31,7 @@ struct SandboxPath {
     std::string target; ///< where the builder sees it
     std::string source; ///< host path, symlinks followed
     bool optional = false;
+    bool readOnly = false; ///< devices do not work then either
 };
 
 /// One word of the setting `sandbox-paths`: "target", "target=source", either with a "?" at the end: passed

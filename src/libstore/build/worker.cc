@@ -38,12 +38,12 @@ BuildWorker::BuildWorker(BuildContext &buildContext)
 BuildWorker::~BuildWorker() = default;
 
 Task<BuildResult> BuildWorker::build(StorePath drvPath, std::set<std::string> outputs, BuildMode mode,
-                                     bool isDependency) {
+                                     bool isDependency, std::map<std::string, StorePath> recorded) {
     GoalKey key(drvPath, mode);
     for (;;) {
         auto found = goals_.find(key);
         if (found == goals_.end()) {
-            start(key, std::make_shared<DerivationGoal>(*this, drvPath, outputs, mode));
+            start(key, std::make_shared<DerivationGoal>(*this, drvPath, outputs, mode, recorded));
             found = goals_.find(key);
         }
         std::shared_ptr<DerivationGoal> goal = found->second;
@@ -136,13 +136,35 @@ const ExecChoice &BuildWorker::execChoiceFor(const BuildDirectory &directory) {
 
 void BuildWorker::addRealisations(const Derivation &drv, const std::set<std::string> &wanted,
                                   BuildResult &result) {
-    std::map<std::string, Hash> hashes = hasher_.outputHashes(drv, /*maskOutputs=*/true);
-    for (const auto &[name, hash] : hashes) {
-        std::optional<StorePath> path = outputPath(store.dir(), drv, name);
-        if (path && (wanted.empty() || wanted.contains(name))) {
-            result.builtOutputs.emplace(name, Realisation{DrvOutput{hash, name}, *path, {}, {}});
+    if (result.builtOutputs.empty()) {
+        for (const auto &[name, hash] : outputIds(drv)) {
+            if (std::optional<StorePath> path = outputPath(store.dir(), drv, name)) {
+                result.builtOutputs.emplace(name, Realisation{DrvOutput{hash, name}, *path, {}, {}});
+            }
         }
     }
+    std::erase_if(result.builtOutputs,
+                  [&](const auto &output) { return !wanted.empty() && !wanted.contains(output.first); });
+}
+
+std::map<std::string, Hash> BuildWorker::outputIds(const Derivation &drv) {
+    return hasher_.outputHashes(drv, /*maskOutputs=*/true);
+}
+
+Realisation BuildWorker::record(const DrvOutput &id, const StorePath &path) {
+    std::optional<Realisation> known = store.queryRealisation(id);
+    if (!known) {
+        Realisation realisation{id, path, {}, {}};
+        store.sign(realisation);
+        store.registerRealisation(realisation, CheckSignatures::no);
+        return realisation;
+    }
+    if (known->outPath != path) {
+        context.logger.warn(fmt::format("'{}' is known to be '{}' already; what was built now is '{}'",
+                                        id.print(), store.dir().print(known->outPath),
+                                        store.dir().print(path)));
+    }
+    return std::move(*known);
 }
 
 void BuildWorker::showProgress() {

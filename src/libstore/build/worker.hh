@@ -35,8 +35,9 @@ class BuildWorker {
 
     /// Makes outputs of a derivation valid; an empty set stands for all. Waits for a goal that is already at
     /// it. `isDependency`: a failure is logged at once, as nobody is told of it otherwise.
+    /// `recorded`: where outputs of a floating derivation are known to lie, for a check.
     Task<BuildResult> build(StorePath drvPath, std::set<std::string> outputs, BuildMode mode,
-                            bool isDependency);
+                            bool isDependency, std::map<std::string, StorePath> recorded = {});
 
     /// Puts in a goal for a derivation that is not in the store.
     void addGoal(std::shared_ptr<DerivationGoal> goal);
@@ -52,8 +53,14 @@ class BuildWorker {
     /// How a build gets an executable view of its directory; one of directories().
     const ExecChoice &execChoiceFor(const BuildDirectory &directory);
 
-    /// Fills in builtOutputs.
+    /// Fills in builtOutputs where the goal did not, and leaves those that are wanted (empty: all).
     void addRealisations(const Derivation &drv, const std::set<std::string> &wanted, BuildResult &result);
+    /// Hash per output, as realisations are named by.
+    std::map<std::string, Hash> outputIds(const Derivation &drv);
+    /// Notes in the store what an output turned out to be, and returns what is known by now: the first
+    /// realisation counts.
+    Realisation record(const DrvOutput &id, const StorePath &path);
+    DerivationHasher &hasher() { return hasher_; }
 
     /// Counts of derivations for the progress display; call showProgress() after a change.
     struct Counts {

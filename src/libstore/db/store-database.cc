@@ -53,6 +53,7 @@ create index if not exists IndexDerivationOutputs on DerivationOutputs(path);
 )";
 
 constexpr const char *realisationsSchema = R"(
+create table if not exists SchemaMigrations (migration text primary key not null);
 create table if not exists Realisations (
     id integer primary key autoincrement not null,
     drvPath text not null,
@@ -62,14 +63,22 @@ create table if not exists Realisations (
     foreign key (outputPath) references ValidPaths(id) on delete cascade
 );
 create index if not exists IndexRealisations on Realisations(drvPath, outputName);
+create trigger if not exists DeleteSelfRefsViaRealisations before delete on ValidPaths
+  begin
+    delete from RealisationsRefs where realisationReference in (
+      select id from Realisations where outputPath = old.id
+    );
+  end;
 create table if not exists RealisationsRefs (
     referrer integer not null,
     realisationReference integer,
     foreign key (referrer) references Realisations(id) on delete cascade,
     foreign key (realisationReference) references Realisations(id) on delete restrict
 );
+create index if not exists IndexRealisationsRefsRealisationReference on RealisationsRefs(realisationReference);
 create index if not exists IndexRealisationsRefs on RealisationsRefs(referrer);
 create index if not exists IndexRealisationsRefsOnOutputPath on Realisations(outputPath);
+insert or ignore into SchemaMigrations values ('20220326-ca-derivations');
 )";
 
 constexpr int realisationsVersionMade = 3;
@@ -160,6 +169,8 @@ struct StoreDatabase::Impl {
     static int checkedVersion(const std::filesystem::path &directory);
     void configure(const DatabaseOptions &options);
     void createTables(const std::filesystem::path &directory);
+    bool hasTable(const std::string &name);
+    bool isMigrated();
     void openRealisations(const std::filesystem::path &directory, bool create);
     void prepare();
     PathInfo readInfo(const StorePath &path, Rows &rows);
@@ -255,17 +266,34 @@ void StoreDatabase::Impl::openRealisations(const std::filesystem::path &director
                                 (directory / "ca-schema").string(), version, realisationsVersionKnown));
         return;
     }
-    if (version == 0 && create) {
+    realisations = hasTable("Realisations");
+    if (create && !isMigrated()) {
         retryWhileBusy(logger, [&] {
             Transaction transaction(database);
             database.execute(realisationsSchema);
             transaction.commit();
         });
-        writeFile(directory / "ca-schema", std::to_string(realisationsVersionMade));
-        version = realisationsVersionMade;
+        realisations = true;
     }
-    // Versions 1 and 2 were never in a release that is still about.
-    realisations = version >= 3;
+    if (create && version == 0) {
+        // Else Nix 2.8 would make the tables itself, and wait for everybody to leave the database.
+        writeFile(directory / "ca-schema", std::to_string(realisationsVersionMade));
+    }
+}
+
+bool StoreDatabase::Impl::isMigrated() {
+    if (!hasTable("SchemaMigrations")) {
+        return false;
+    }
+    Statement query(database, "select 1 from SchemaMigrations where migration = '20220326-ca-derivations'");
+    auto rows = query.query();
+    return rows.next();
+}
+
+bool StoreDatabase::Impl::hasTable(const std::string &name) {
+    Statement query(database, "select 1 from sqlite_master where type = 'table' and name = ?");
+    auto rows = query.query(name);
+    return rows.next();
 }
 
 void StoreDatabase::Impl::prepare() {

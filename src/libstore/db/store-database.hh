@@ -19,10 +19,10 @@
 // "sha256:<base-16>", signatures joined by blanks. `db/big-lock` is held shared by everyone who has the
 // database open and exclusively by whoever upgrades its schema.
 //
-// Realisations (which path a content-addressed output turned out to be) are in tables of their own, with
-// their version in `db/ca-schema`; stock Nix makes them only where `ca-derivations` is enabled. Versions 3
-// (Nix 2.8) and 4 are understood here; 3 is what is made, since newer Nixes upgrade and older ones refuse
-// what is newer.
+// Realisations (which path a content-addressed output turned out to be) are in tables of their own, which
+// stock Nix makes only where `ca-derivations` is enabled. Nix 2.8 has their version in the file
+// `db/ca-schema` (3), which 2.34 does not look at: it notes in the table `SchemaMigrations` what it made. The
+// columns are the same. Made here is 2.34's form, with 2.8's file beside it, so that both can go on.
 
 namespace firn {
 

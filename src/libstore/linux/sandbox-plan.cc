@@ -170,6 +170,7 @@ void planSandboxPaths(Plan &plan, std::vector<SandboxPath> paths) {
         requirePlainPath(path.source, "the source of a sandbox path");
         // Devices stay usable (/dev/dri is a customary one), and what is mounted below comes along.
         uint32_t flags = opFollow | opRecursive | (path.optional ? uint32_t{opOptional} : 0);
+        flags |= path.readOnly ? uint32_t{opReadOnly | opNoDev} : 0;
         plan.bindPath(path.target, path.source, flags);
     }
 }

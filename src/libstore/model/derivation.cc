@@ -84,6 +84,12 @@ bool BasicDerivation::hasKnownOutputPaths() const {
     });
 }
 
+bool BasicDerivation::isImpure() const {
+    return !outputs.empty() && std::all_of(outputs.begin(), outputs.end(), [](const auto &named) {
+        return std::holds_alternative<ImpureOutput>(named.second);
+    });
+}
+
 DerivationKind derivationKind(const BasicDerivation &drv) {
     if (drv.outputs.empty()) {
         throw Error(ErrorKind::badInput, "the derivation '{}' has no outputs", escapeForDisplay(drv.name));

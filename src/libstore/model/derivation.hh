@@ -62,6 +62,9 @@ struct BasicDerivation {
     bool isBuiltin() const { return builder.starts_with("builtin:"); }
     bool isFixedOutput() const;       ///< one output "out", fixed
     bool hasKnownOutputPaths() const; ///< all input-addressed or fixed
+    bool isImpure() const;            ///< all outputs are
+    /// Whether the builder may use the network: its result is checked, or anything goes.
+    bool mayUseNetwork() const { return isFixedOutput() || isImpure(); }
 };
 
 struct Derivation : BasicDerivation {

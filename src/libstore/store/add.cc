@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "libstore/store/features.hh"
 #include "libstore/store/hash-modulo.hh"
 #include "libstore/store/incoming.hh"
 #include "libstore/store/unpack.hh"
@@ -92,17 +93,18 @@ void IncomingPath::receiveText(std::string_view text) {
     nar_ = hashNarOfString(text);
 }
 
-Hash IncomingPath::contentHash(const ContentAddress &address, const PathInfo &info) const {
+std::vector<Hash> IncomingPath::contentHashes(const ContentAddress &address, const PathInfo &info) const {
     int dir = store_.storeFd.get();
     auto algorithm = address.hash.algorithm();
     switch (address.method) {
     case ContentMethod::nar: {
         if (!info.references.contains(info.path) && algorithm == HashAlgorithm::sha256) {
-            return nar_.hash;
+            return {nar_.hash};
         }
         HashModuloSink hash(algorithm, std::string(info.path.hashPart()));
         dumpNar(dir, staged_.name(), hash);
-        return hash.finish();
+        ModuloHashes hashes = hash.finish();
+        return {hashes.zeros, hashes.zerosThenOffsets};
     }
     case ContentMethod::flat:
     case ContentMethod::text: {
@@ -110,7 +112,7 @@ Hash IncomingPath::contentHash(const ContentAddress &address, const PathInfo &in
         FdSource source(file.get());
         HashSink hash(algorithm);
         copyAll(source, hash);
-        return hash.current();
+        return {hash.current()};
     }
     case ContentMethod::git:
         break;
@@ -136,11 +138,12 @@ void IncomingPath::check(const PathInfo &info) const {
     if (!info.contentAddress) {
         return;
     }
-    auto actual = contentHash(*info.contentAddress, info);
-    if (actual != info.contentAddress->hash) {
+    auto actual = contentHashes(*info.contentAddress, info);
+    if (std::find(actual.begin(), actual.end(), info.contentAddress->hash) == actual.end()) {
         throw Error(ErrorKind::badInput,
                     "ca hash mismatch importing path '{}';\n  specified: {}\n  got:       {}", path,
-                    info.contentAddress->hash.prefixed(Encoding::nix32), actual.prefixed(Encoding::nix32));
+                    info.contentAddress->hash.prefixed(Encoding::nix32),
+                    actual.front().prefixed(Encoding::nix32));
     }
 }
 
@@ -282,6 +285,7 @@ void LocalStore::registerValidPaths(const std::vector<PathInfo> &infos) {
 
 void LocalStore::registerDerivationOutputs(const StorePath &drvPath) {
     auto drv = readDerivationFile(drvPath);
+    requireFeaturesFor(settings(), drv);
     checkDerivationOutputs(dir(), impl_->hasher, drv);
     std::map<std::string, StorePath> outputs;
     for (auto &[name, output] : drv.outputs) {

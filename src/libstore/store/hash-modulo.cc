@@ -25,13 +25,14 @@ void HashModuloSink::write(std::string_view bytes) {
     offset_ += done;
 }
 
-Hash HashModuloSink::finish() {
+ModuloHashes HashModuloSink::finish() {
     hash_.write(window_);
     window_.clear();
+    Hash zeros = hash_.current();
     for (auto match : matches_) {
         hash_.write("|" + std::to_string(match));
     }
-    return hash_.current();
+    return {zeros, hash_.current()};
 }
 
 } // namespace firn

@@ -9,15 +9,21 @@
 
 namespace firn {
 
-/// Hash of a stream in which a text (the hash part of the stream's own store path) counts as zeros. Its
-/// occurrences are hashed afterwards, as "|<offset>" each, so that they cannot be confused with real zeros:
-/// how content addresses with self-references are defined. Bounded memory but for eight bytes an occurrence.
+/// What content addresses with self-references are made of. The two generations of Nix differ in whether
+/// zeros that stand for a self-reference are told from real ones, and refuse each other's addresses.
+struct ModuloHashes {
+    Hash zeros;            ///< as Nix 2.34 has it: the stream alone
+    Hash zerosThenOffsets; ///< as Nix 2.8 has it: then "|<offset>" for each occurrence
+};
+
+/// Hash of a stream in which a text (the hash part of the stream's own store path) counts as zeros. Bounded
+/// memory but for eight bytes an occurrence.
 class HashModuloSink : public Sink {
   public:
     HashModuloSink(HashAlgorithm algorithm, std::string modulus);
     void write(std::string_view bytes) override;
     /// Ends the stream.
-    Hash finish();
+    ModuloHashes finish();
 
   private:
     void blankMatches();

@@ -35,7 +35,8 @@ class IncomingPath {
 
   private:
     void discardUnregistered(const StorePath &path) noexcept;
-    Hash contentHash(const ContentAddress &address, const PathInfo &info) const;
+    /// By every rule that some Nix has.
+    std::vector<Hash> contentHashes(const ContentAddress &address, const PathInfo &info) const;
 
     LocalStore::Impl &store_;
     StagedPath staged_;

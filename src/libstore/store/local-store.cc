@@ -211,7 +211,7 @@ LocalStore::queryDerivationOutputMap(const StorePath &drvPath) {
     if (complete || !impl_->database.hasRealisations()) {
         return outputs;
     }
-    for (auto &[name, hash] : impl_->hasher.outputHashes(drvPath)) {
+    for (auto &[name, hash] : impl_->hasher.outputHashes(drv, /*maskOutputs=*/true)) {
         auto realised = impl_->database.findRealisation(DrvOutput{hash, name});
         if (auto known = outputs.find(name); known != outputs.end() && !known->second && realised) {
             known->second = realised->outPath;

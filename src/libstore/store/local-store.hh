@@ -104,6 +104,7 @@ class LocalStore : public DerivationReader {
     std::optional<Realisation> queryRealisation(const DrvOutput &id);
     /// Signs with the configured secret keys.
     void sign(PathInfo &info);
+    void sign(Realisation &realisation);
     /// Whether the path is content-addressed, ultimate or has a signature by a trusted key (or none is
     /// required).
     bool isTrusted(const PathInfo &info);

@@ -94,6 +94,14 @@ PathLocks &PathLocks::operator=(PathLocks &&other) noexcept {
     return *this;
 }
 
+std::set<std::string> lockNames(const StorePathSet &paths) {
+    std::set<std::string> names;
+    for (const StorePath &path : paths) {
+        names.insert(path.baseName() + ".lock");
+    }
+    return names;
+}
+
 PathLocks::~PathLocks() {
     release();
 }

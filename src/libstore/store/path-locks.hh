@@ -19,6 +19,9 @@ enum class LockMode { none, shared, exclusive };
 /// Takes or changes a lock on an open file (flock). Without `wait` returns false when somebody else holds it.
 bool lockFile(int fd, LockMode mode, bool wait);
 
+/// "<base name>.lock" for each.
+std::set<std::string> lockNames(const StorePathSet &paths);
+
 /// Locks on a set of names (usually "<base name>.lock") in one directory; released, all at once, by the
 /// destructor.
 class PathLocks {

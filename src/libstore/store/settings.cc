@@ -195,6 +195,15 @@ Entry buildDirectory() {
     }};
 }
 
+Entry absolutePath(std::string Settings::*member) {
+    return {[=](Settings &settings, auto &name, auto &value, bool) {
+        if (!value.empty() && value.front() != '/') {
+            badValue(name, value, "an absolute path");
+        }
+        settings.*member = value;
+    }};
+}
+
 const std::map<std::string, Entry> &entries() {
     using S = Settings;
     static const std::map<std::string, Entry> table{
@@ -248,6 +257,18 @@ const std::map<std::string, Entry> &entries() {
         {"allowed-impure-host-deps", set(&S::impureHostDeps)},
         {"ignored-acls", set(&S::ignoredAcls)},
         {"post-build-hook", text(&S::postBuildHook)},
+        {"hashed-mirrors", list(&S::hashedMirrors)},
+        {"netrc-file", text(&S::netrcFile)},
+        {"ssl-cert-file", text(&S::sslCertFile)},
+        {"connect-timeout", number(&S::connectTimeout)},
+        {"stalled-download-timeout", number(&S::stalledDownloadTimeout)},
+        {"download-attempts", smallNumber(&S::downloadAttempts)},
+        {"http2", boolean(&S::http2)},
+        {"user-agent-suffix", text(&S::userAgentSuffix)},
+        {"diff-hook", absolutePath(&S::diffHook)},
+        {"run-diff-hook", boolean(&S::runDiffHook)},
+        {"diff-hook-timeout", number(&S::diffHookTimeout)},
+        {"check-repeat", smallNumber(&S::checkRepeat)},
         {"macho-signatures", {[](S &settings, auto &name, auto &value, bool) {
              settings.machoSignatures = parseMachoSignatures(name, value);
          }}},
@@ -346,6 +367,23 @@ std::vector<std::string> defaultSandboxPaths() {
     return {};
 }
 
+std::string defaultCertificates() {
+    for (const char *variable : {"NIX_SSL_CERT_FILE", "SSL_CERT_FILE"}) {
+        if (const char *path = std::getenv(variable); path && *path) {
+            return path;
+        }
+    }
+    // Debian's and NixOS's, Fedora's, macOS's and Alpine's, a profile's.
+    for (const char *path :
+         {"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem",
+          "/nix/var/nix/profiles/default/etc/ssl/certs/ca-bundle.crt"}) {
+        if (access(path, R_OK) == 0) {
+            return path;
+        }
+    }
+    return "";
+}
+
 void applyConfig(Settings &settings, const std::vector<ConfigEntry> &config, Logger &logger) {
     for (auto &entry : config) {
         try {
@@ -381,7 +419,7 @@ ApplyResult applySetting(Settings &settings, const std::string &name, const std:
     return ApplyResult::applied;
 }
 
-Settings defaultSettings() {
+Settings defaultSettings(const Locations &locations) {
     Settings settings;
     settings.system = hostSystem();
     settings.extraPlatforms = extraPlatformsOf(settings.system);
@@ -389,6 +427,8 @@ Settings defaultSettings() {
     if (access("/dev/kvm", R_OK | W_OK) == 0) {
         settings.systemFeatures.insert("kvm");
     }
+    settings.netrcFile = locations.confDir / "netrc";
+    settings.sslCertFile = defaultCertificates();
     settings.buildUsersGroup = geteuid() == 0 ? "nixbld" : "";
     settings.sandboxPaths = defaultSandboxPaths();
     settings.trustedPublicKeys = {"cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="};
@@ -415,7 +455,7 @@ std::vector<ConfigEntry> readConfiguration(const Locations &locations) {
 }
 
 Settings loadSettings(const Locations &locations, Logger &logger) {
-    auto settings = defaultSettings();
+    auto settings = defaultSettings(locations);
     applyConfig(settings, readConfiguration(locations), logger);
     return settings;
 }

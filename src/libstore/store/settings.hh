@@ -84,6 +84,19 @@ struct Settings {
     std::set<std::string> impureHostDeps;
     std::set<std::string> ignoredAcls{"security.selinux", "system.nfs4_acl", "security.csm"};
     std::string postBuildHook;
+    // Downloads of builtin:fetchurl.
+    std::vector<std::string> hashedMirrors;
+    std::string netrcFile;                 ///< default <confDir>/netrc
+    std::string sslCertFile;               ///< default NIX_SSL_CERT_FILE, SSL_CERT_FILE, the system's
+    uint64_t connectTimeout = 0;           ///< seconds, 0: libcurl's own
+    uint64_t stalledDownloadTimeout = 300; ///< seconds
+    unsigned downloadAttempts = 5;
+    bool http2 = true;
+    std::string userAgentSuffix;
+    std::string diffHook;           ///< diff-hook, an absolute path; empty: none
+    bool runDiffHook = false;       ///< run-diff-hook
+    uint64_t diffHookTimeout = 300; ///< diff-hook-timeout (Firn's own), seconds, 0: none
+    unsigned checkRepeat = 0;       ///< check-repeat (Firn's own): how often a check builds once more
     MachoSignatures machoSignatures = MachoSignatures::repair; ///< macho-signatures (Firn's own)
     Verbosity verbosity = Verbosity::info;
 
@@ -91,7 +104,7 @@ struct Settings {
 };
 
 /// As they are where nothing is configured, on this host for this user.
-Settings defaultSettings();
+Settings defaultSettings(const Locations &locations);
 
 /// The assignments of `<confDir>/nix.conf` (if it is there) and then those of NIX_CONFIG, in order. Throws
 /// Error where a file cannot be read or understood.

@@ -57,6 +57,16 @@ void LocalStore::sign(PathInfo &info) {
     }
 }
 
+void LocalStore::sign(Realisation &realisation) {
+    if (settings().secretKeyFiles.empty()) {
+        return;
+    }
+    auto fingerprint = realisation.fingerprint();
+    for (auto &key : readSecretKeys(settings())) {
+        realisation.signatures.insert(key.sign(fingerprint));
+    }
+}
+
 void LocalStore::addSignatures(const StorePath &path, const std::set<std::string> &signatures) {
     impl_->database.transaction([&] {
         auto info = queryPathInfo(path);

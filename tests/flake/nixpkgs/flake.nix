@@ -25,8 +25,8 @@
               }) // { inherit (args) meta doCheck; };
           overridable = f: args: f args // { override = more: overridable f (args // more); };
           named = builtins.listToAttrs (map (name: { inherit name; value = package system name; }) [
-            "meson" "ninja" "pkg-config" "boost" "bzip2" "cli11" "fmt" "gtest" "libseccomp" "nlohmann_json"
-            "openssl" "sqlite" "busybox" "ccache" "clang-tools"
+            "meson" "ninja" "pkg-config" "boost" "bzip2" "cli11" "curl" "fmt" "gtest" "libarchive" "libseccomp"
+            "nlohmann_json" "openssl" "sqlite" "busybox" "ccache" "clang-tools"
           ]);
           pkgs = named // {
             inherit lib;

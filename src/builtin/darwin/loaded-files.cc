@@ -1,0 +1,10 @@
+#include "builtin/loaded-files.hh"
+
+namespace firn::builtin {
+
+// Builders see the host's files there.
+LoadedFiles loadedFiles() {
+    return {};
+}
+
+} // namespace firn::builtin

@@ -1,0 +1,318 @@
+#include "libstore/build/check-report.hh"
+
+#include <algorithm>
+#include <ctime>
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "libstore/store/local-store.hh"
+#include "libutil/error.hh"
+#include "libutil/files.hh"
+
+namespace firn {
+
+namespace {
+
+using Kind = TreeDifference::Kind;
+using Verdict = OutputReport::Verdict;
+using Json = nlohmann::json;
+
+constexpr size_t mostShown = 10; ///< lines about one output
+
+const char *typeName(ObjectType type) {
+    switch (type) {
+    case ObjectType::regular:
+        return "regular file";
+    case ObjectType::directory:
+        return "directory";
+    case ObjectType::symlink:
+        return "symlink";
+    }
+    return "unknown";
+}
+
+const char *kindName(Kind kind) {
+    switch (kind) {
+    case Kind::contents:
+        return "contents";
+    case Kind::executable:
+        return "executable";
+    case Kind::target:
+        return "target";
+    case Kind::type:
+        return "type";
+    case Kind::missing:
+        return "missing";
+    case Kind::extra:
+        return "extra";
+    }
+    return "unknown";
+}
+
+const char *machoName(MachoDifference difference) {
+    switch (difference) {
+    case MachoDifference::none:
+        return "none";
+    case MachoDifference::uuid:
+        return "uuid";
+    case MachoDifference::signature:
+        return "signature";
+    case MachoDifference::uuidAndSignature:
+        return "uuid-and-signature";
+    case MachoDifference::other:
+        break;
+    }
+    return "other";
+}
+
+const char *verdictName(Verdict verdict) {
+    switch (verdict) {
+    case Verdict::same:
+        return "same";
+    case Verdict::equal:
+        return "equal";
+    case Verdict::differs:
+        break;
+    }
+    return "differs";
+}
+
+// ---- words
+
+std::string what(const TreeDifference &difference) {
+    if (!difference.macho.isMacho) {
+        return "contents differ";
+    }
+    switch (difference.macho.difference) {
+    case MachoDifference::uuid:
+        return difference.explained ? "counts as equal: only the LC_UUID of the Mach-O, which linkers derive "
+                                      "from the path it was built at, and the page hashes over it differ"
+                                    : "Mach-O that differs only in its LC_UUID and the page hashes over it";
+    case MachoDifference::signature:
+        return "Mach-O that differs only in its code signature";
+    case MachoDifference::uuidAndSignature:
+        return "Mach-O that differs only in its LC_UUID and its code signature";
+    case MachoDifference::none:
+    case MachoDifference::other:
+        break;
+    }
+    return "contents of a Mach-O differ";
+}
+
+std::string describeContents(const TreeDifference &difference) {
+    std::string text =
+        fmt::format("{} ({} byte{}, the first at offset {}", what(difference), difference.differingBytes,
+                    difference.differingBytes == 1 ? "" : "s", difference.firstOffset);
+    if (difference.oldSize != difference.newSize) {
+        text += fmt::format("; {} bytes long, now {}", difference.oldSize, difference.newSize);
+    }
+    text += ")";
+    if (difference.macho.firstStale) {
+        text += "; the code signature of the registered file is stale";
+    }
+    if (difference.macho.firstStale && difference.madeRight) {
+        text += ", as its builder makes it, and the new one was made right when store paths in it were "
+                "rewritten";
+    }
+    if (difference.macho.secondStale) {
+        text += "; the code signature of the new file is stale";
+    }
+    return text;
+}
+
+std::string describeDifference(const TreeDifference &difference) {
+    switch (difference.kind) {
+    case Kind::contents:
+        return describeContents(difference);
+    case Kind::executable:
+        return difference.executable ? "executable, now not" : "not executable, now it is";
+    case Kind::target:
+        return fmt::format("symlink to {}, now to {}", quoteForDisplay(difference.oldTarget),
+                           quoteForDisplay(difference.newTarget));
+    case Kind::type:
+        return fmt::format("{}, now a {}", typeName(difference.type), typeName(difference.newType));
+    case Kind::missing:
+        return fmt::format("missing now ({})", typeName(difference.type));
+    case Kind::extra:
+        return fmt::format("new ({})", typeName(difference.type));
+    }
+    return "";
+}
+
+std::string summary(const TreeComparison &found) {
+    std::string text;
+    auto add = [&](uint64_t count, const char *words) {
+        if (count > 0) {
+            text += fmt::format("{}{} {}", text.empty() ? "" : ", ", count, words);
+        }
+    };
+    add(found.contents, "with other contents");
+    add(found.executable, "with another mode");
+    add(found.target, "with another link target");
+    add(found.type, "of another type");
+    add(found.missing, "missing");
+    add(found.extra, "new");
+    add(found.explained, "counting as equal");
+    return text;
+}
+
+// ---- JSON
+
+/// Names are bytes; what is no UTF-8 or no character to show is escaped as in messages.
+std::string text(const std::string &bytes) {
+    return escapeForDisplay(bytes);
+}
+
+Json machoJson(const TreeDifference &difference) {
+    return {{"difference", machoName(difference.macho.difference)},
+            {"registeredStale", difference.macho.firstStale},
+            {"builtStale", difference.macho.secondStale},
+            {"madeRight", difference.madeRight}};
+}
+
+Json differenceJson(const TreeDifference &difference) {
+    Json json{{"path", text(difference.path)}, {"kind", kindName(difference.kind)}};
+    switch (difference.kind) {
+    case Kind::contents:
+        json["registeredSize"] = difference.oldSize;
+        json["builtSize"] = difference.newSize;
+        json["firstOffset"] = difference.firstOffset;
+        json["differingBytes"] = difference.differingBytes;
+        json["countsAsEqual"] = difference.explained;
+        if (difference.macho.isMacho) {
+            json["macho"] = machoJson(difference);
+        }
+        break;
+    case Kind::executable:
+        json["registered"] = difference.executable;
+        json["built"] = !difference.executable;
+        break;
+    case Kind::target:
+        json["registered"] = text(difference.oldTarget);
+        json["built"] = text(difference.newTarget);
+        break;
+    case Kind::type:
+        json["registered"] = typeName(difference.type);
+        json["built"] = typeName(difference.newType);
+        break;
+    case Kind::missing:
+    case Kind::extra:
+        json["type"] = typeName(difference.type);
+        break;
+    }
+    return json;
+}
+
+Json outputJson(const StoreDir &store, const OutputReport &output, bool keptForUser) {
+    const TreeComparison &found = output.comparison;
+    Json json{
+        {"path", store.print(output.path)},
+        {"verdict", verdictName(output.verdict)},
+        {"narHash", {{"registered", output.oldHash.sri()}, {"built", output.newHash.sri()}}},
+        {"narSize", {{"registered", output.oldSize}, {"built", output.newSize}}},
+        {"counts",
+         {{"contents", found.contents},
+          {"executable", found.executable},
+          {"target", found.target},
+          {"type", found.type},
+          {"missing", found.missing},
+          {"extra", found.extra},
+          {"countsAsEqual", found.explained}}},
+        {"differences", Json::array()},
+        {"truncated", found.truncated},
+    };
+    if (keptForUser && !output.kept.empty()) {
+        json["kept"] = output.kept;
+    }
+    for (const TreeDifference &difference : found.differences) {
+        json["differences"].push_back(differenceJson(difference));
+    }
+    return json;
+}
+
+} // namespace
+
+bool CheckReport::deterministic() const {
+    return std::ranges::none_of(outputs,
+                                [](const auto &output) { return output.verdict == Verdict::differs; });
+}
+
+std::string describeOutput(const StoreDir &store, const OutputReport &output) {
+    if (output.verdict == Verdict::same) {
+        return "";
+    }
+    const TreeComparison &found = output.comparison;
+    std::string text = fmt::format("output '{}' ('{}'): ", output.name, store.print(output.path));
+    if (found.differences.empty()) {
+        return text + "what is in the store is what was built now, but not what was registered; "
+                      "'nix-store --verify --check-contents' says more";
+    }
+    text += summary(found);
+    size_t shown = std::min(found.differences.size(), mostShown);
+    for (size_t i = 0; i < shown; ++i) {
+        const TreeDifference &difference = found.differences[i];
+        text += fmt::format("\n  {}{}{}", escapeForDisplay(difference.path),
+                            difference.path.empty() ? "" : ": ", describeDifference(difference));
+    }
+    uint64_t all = found.total() + found.explained;
+    return all > shown ? text + fmt::format("\n  … and {} more", all - shown) : text;
+}
+
+std::string describeCheck(const StoreDir &store, const StorePath &drvPath, const CheckReport &report,
+                          bool keptForUser) {
+    std::string lines, first;
+    for (const OutputReport &output : report.outputs) {
+        if (output.verdict == Verdict::same) {
+            continue;
+        }
+        lines += "\n" + describeOutput(store, output);
+        bool named = keptForUser && !output.kept.empty();
+        if (output.verdict == Verdict::differs && first.empty()) {
+            first = fmt::format("derivation '{}' may not be deterministic: output '{}' differs{}",
+                                store.print(drvPath), store.print(output.path),
+                                named ? fmt::format(" from '{}'", output.kept) : "");
+        } else if (named) {
+            lines += fmt::format("\n  it is kept as '{}'", output.kept);
+        }
+    }
+    return first + lines;
+}
+
+std::string checkReportJson(const StoreDir &store, const StorePath &drvPath, const CheckReport &report,
+                            bool keptForUser) {
+    Json json{{"version", 1},
+              {"derivation", store.print(drvPath)},
+              {"time", time(nullptr)},
+              {"deterministic", report.deterministic()},
+              {"outputs", Json::object()}};
+    for (const OutputReport &output : report.outputs) {
+        json["outputs"][output.name] = outputJson(store, output, keptForUser);
+    }
+    return json.dump(2) + "\n";
+}
+
+std::filesystem::path checkReportPath(const LocalStore &store, const StorePath &drvPath) {
+    std::filesystem::path path = store.buildLogPath(drvPath);
+    if (path.extension() == ".bz2") {
+        path.replace_extension();
+    }
+    path += ".check.json";
+    return path;
+}
+
+void writeCheckReport(const std::filesystem::path &path, const std::string &json) {
+    makeDirectories(path.parent_path());
+    std::filesystem::path temporary = path;
+    temporary += fmt::format(".tmp-{}", getpid());
+    ScopeExit cleanUp([&] { unlink(temporary.c_str()); });
+    writeFile(temporary, json);
+    if (rename(temporary.c_str(), path.c_str()) != 0) {
+        throwErrno("renaming '{}' to '{}'", temporary.string(), path.string());
+    }
+    cleanUp.cancel();
+}
+
+} // namespace firn

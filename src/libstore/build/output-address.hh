@@ -1,0 +1,36 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "libstore/build/output-copy.hh"
+#include "libstore/build/output-scan.hh"
+#include "libstore/build/output-tree.hh"
+#include "libstore/model/content-address.hh"
+#include "libstore/store/hash-modulo.hh"
+
+// Where a floating output comes to lie follows from what it holds, and what it holds has its path in it. So
+// the path is computed from the output with references to itself blanked, which is the same whether it still
+// names its scratch path or its final one already.
+
+namespace firn {
+
+/// An output whose address is to be computed; the outputs that it refers to have theirs.
+struct FloatingContent {
+    int dir; ///< holds the tree's root
+    const OutputTree &tree;
+    const ScanResult &scan;
+    /// The paths of other outputs; what stands for its own path stays as it is.
+    const std::vector<NodePatches> &changes;
+    const Rewrites &rewrites;
+    std::string selfPart; ///< hash part of its scratch path
+};
+
+/// Reads the output once more where something in it will be rewritten, else takes what the scan has hashed.
+/// The one place for the rules of what counts as what in a content address.
+ModuloHashes hashFloatingContent(const FloatingContent &content, const ContentAddressMethod &method);
+
+/// What has to be hashed while scanning, for an output with an address of this kind.
+void askForContentHash(ScanOptions &options, const ContentAddressMethod &method);
+
+} // namespace firn

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <functional>
+
+#include "libstore/build/check-report.hh"
+#include "libstore/build/macho-jail.hh"
+#include "libstore/build/register-outputs.hh"
+
+namespace firn {
+
+struct OutputCheckOptions {
+    bool keepForUser = false;         ///< keep-failed: differing trees stay as "<path>.check"
+    bool keepForHook = false;         ///< they are moved there, too; the caller removes them
+    std::filesystem::path reportFile; ///< where the JSON goes; empty: nowhere
+    /// Whether the builder left this file of this output with a stale signature that is right now. May be
+    /// empty.
+    std::function<bool(const std::string &outputName, const std::string &path)> madeRight{};
+};
+
+/// Compares what was built for a check with what is registered, and says what differs.
+class OutputCheck : public OutputJudge {
+  public:
+    /// All must outlive it. `report` is filled by judge(), whether that throws or not.
+    OutputCheck(LocalStore &store, Logger &logger, const StorePath &drvPath, MachoJail &jail,
+                OutputCheckOptions options, CheckReport &report)
+        : store_(store),
+          logger_(logger),
+          drvPath_(drvPath),
+          jail_(jail),
+          options_(std::move(options)),
+          report_(report) {}
+
+    void judge(const std::vector<CheckedOutput> &outputs) override;
+
+  private:
+    OutputReport compare(const CheckedOutput &output);
+    MachoComparison compareMacho(int oldFile, uint64_t oldSize, int newFile, uint64_t newSize);
+    void keep(const CheckedOutput &output, OutputReport &report);
+    void writeReport();
+
+    LocalStore &store_;
+    Logger &logger_;
+    const StorePath &drvPath_;
+    MachoJail &jail_;
+    OutputCheckOptions options_;
+    CheckReport &report_;
+    unsigned jailFailures_ = 0;
+};
+
+/// Name in the store under which a differing tree is kept. Throws badInput where that is too long.
+StorePath keptCheckPath(const StorePath &path);
+
+} // namespace firn

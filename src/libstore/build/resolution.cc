@@ -1,0 +1,67 @@
+#include "libstore/build/resolution.hh"
+
+#include "libstore/build/builder-environment.hh"
+#include "libutil/error.hh"
+
+namespace firn {
+
+namespace {
+
+const StorePath &findInput(const StoreDir &store, const Derivation &drv, const InputPaths &inputs,
+                           const StorePath &drvPath, const std::string &name) {
+    auto input = inputs.find(drvPath);
+    if (input != inputs.end()) {
+        if (auto output = input->second.find(name); output != input->second.end()) {
+            return output->second;
+        }
+    }
+    throw Error(ErrorKind::notFound,
+                "cannot resolve the derivation '{}': where output '{}' of '{}' came to lie is not known",
+                escapeForDisplay(drv.name), escapeForDisplay(name), store.print(drvPath));
+}
+
+void rewriteWords(Derivation &drv, const StringMap &rewrites) {
+    drv.builder = rewriteText(std::move(drv.builder), rewrites);
+    for (std::string &argument : drv.args) {
+        argument = rewriteText(std::move(argument), rewrites);
+    }
+    StringMap env;
+    for (const auto &[name, value] : drv.env) {
+        env[rewriteText(name, rewrites)] = rewriteText(value, rewrites);
+    }
+    drv.env = std::move(env);
+}
+
+void settleDeferredOutputs(const StoreDir &store, DerivationHasher &hasher, Derivation &drv) {
+    std::map<std::string, Hash> hashes = hasher.outputHashes(drv, /*maskOutputs=*/true);
+    for (auto &[name, output] : drv.outputs) {
+        if (std::holds_alternative<DeferredOutput>(output)) {
+            StorePath path = store.makeOutputPath(name, hashes.at(name), drv.name);
+            drv.env[name] = store.print(path);
+            output = InputAddressedOutput{path};
+        }
+    }
+}
+
+} // namespace
+
+Derivation resolveDerivation(const StoreDir &store, DerivationHasher &hasher, const Derivation &drv,
+                             const InputPaths &inputs) {
+    Derivation resolved = drv;
+    resolved.inputDerivations.clear();
+    StringMap rewrites;
+    for (const auto &[drvPath, wanted] : drv.inputDerivations) {
+        for (const std::string &name : wanted.outputs) {
+            const StorePath &path = findInput(store, drv, inputs, drvPath, name);
+            resolved.inputSources.insert(path);
+            rewrites.emplace(upstreamPlaceholder(drvPath, name), store.print(path));
+        }
+    }
+    rewriteWords(resolved, rewrites);
+    if (derivationKind(resolved) == DerivationKind::deferred) {
+        settleDeferredOutputs(store, hasher, resolved);
+    }
+    return resolved;
+}
+
+} // namespace firn

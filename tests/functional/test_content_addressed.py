@@ -1,0 +1,398 @@
+"""Derivations whose output paths follow from what was built: floating, deferred, impure; and their resolution.
+
+What stock Nix makes of the same expressions is the measure: run the file with FIRN_TEST_DAEMON=stock (2.8) and
+stock-2.34 as well. The address of an output that names itself differs between those two; Firn follows the newer.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import protocol
+import pytest
+import world as worlds
+
+BASE32 = "0123456789abcdfghijklmnpqrsvwxyz"
+CA = '{ __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; }'
+IMPURE = '{ __impure = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; }'
+
+
+@pytest.fixture
+def ca(world):
+    features = "nix-command ca-derivations impure-derivations"
+    world.conf["experimental-features"] = features
+    world.client_conf["experimental-features"] = features
+    return world
+
+
+def base32(digest):
+    number = int.from_bytes(digest, "little")
+    return "".join(BASE32[(number >> (5 * i)) & 31] for i in reversed(range((len(digest) * 8 + 4) // 5)))
+
+
+def fold(digest, size=20):
+    folded = bytearray(size)
+    for i, byte in enumerate(digest):
+        folded[i % size] ^= byte
+    return bytes(folded)
+
+
+def dump(world, path):
+    return world.run_bytes("nix-store", "--dump", path, env={"NIX_REMOTE": "dummy://"})
+
+
+def addressed_path(world, path, references=(), offsets=False):
+    """The path that these contents should have: an implementation of its own of Nix's rule."""
+    path = Path(path)
+    part = path.name[:32].encode()
+    nar = dump(world, path)
+    zeroed = nar.replace(part, bytes(32))
+    if offsets:
+        zeroed += b"".join(b"|%d" % match.start() for match in re.finditer(re.escape(part), nar))
+    content = hashlib.sha256(zeroed).hexdigest()
+    kind = ":".join(["source", *sorted(map(str, references))] + (["self"] if part in nar else []))
+    inner = f"{kind}:sha256:{content}:{world.store}:{path.name[33:]}"
+    return f"{world.store}/{base32(fold(hashlib.sha256(inner.encode()).digest()))}-{path.name[33:]}"
+
+
+def realisations(world):
+    with contextlib.closing(world.database()) as connection:
+        return set(connection.execute("select drvPath, outputName, path from Realisations r join ValidPaths v on r.outputPath = v.id"))
+
+
+def references(world, path):
+    return set(world.direct("nix-store", "-q", "--references", path).ok().lines)
+
+
+def content_address(world, path):
+    with contextlib.closing(world.database()) as connection:
+        return connection.execute("select ca from ValidPaths where path = ?", (str(path),)).fetchone()[0]
+
+
+def old_rule():
+    return os.environ.get("FIRN_TEST_DAEMON") == "stock"
+
+
+@pytest.mark.every_client
+def test_a_floating_output_lies_where_its_content_says(ca):
+    path = ca.output(f'sh "a" "echo hello > $out" {CA}')
+    assert path.read_text() == "hello\n"
+    assert str(path) == addressed_path(ca, path)
+    assert content_address(ca, path).startswith("fixed:r:sha256:")
+
+
+@pytest.mark.every_client
+@pytest.mark.parametrize("sandbox", ["true", "false"])
+def test_a_floating_output_may_name_itself(ca, sandbox):
+    ca.conf["sandbox"] = sandbox
+    path = ca.output(f'sh "self" "mkdir -p $out/bin; echo $out/bin > $out/bin/self; ln -s $out/bin $out/link; echo x > $out/x" {CA}')
+    assert (path / "bin/self").read_text() == f"{path}/bin\n"
+    assert os.readlink(path / "link") == f"{path}/bin"
+    assert str(path) == addressed_path(ca, path, offsets=old_rule())
+    assert references(ca, path) == {str(path)}
+
+
+@pytest.mark.every_client
+def test_outputs_may_refer_to_each_other(ca):
+    script = "echo $out > $out; echo $out $dev > $dev; mkdir $lib; echo $dev > $lib/dev"
+    expression = f'let d = sh "many" "{script}" ({CA} // {{ outputs = [ "out" "dev" "lib" ]; }}); in [ d.out d.dev d.lib ]'
+    out, dev, lib = map(Path, ca.build(expression).ok().lines)
+    assert out.read_text() == f"{out}\n" and dev.read_text() == f"{out} {dev}\n" and (lib / "dev").read_text() == f"{dev}\n"
+    assert str(out) == addressed_path(ca, out, offsets=old_rule())
+    assert str(dev) == addressed_path(ca, dev, [out], offsets=old_rule())
+    assert str(lib) == addressed_path(ca, lib, [dev])
+    assert references(ca, dev) == {str(out), str(dev)} and references(ca, lib) == {str(dev)}
+
+
+@pytest.mark.allow_left("store")
+def test_outputs_in_a_cycle_are_refused(ca):
+    result = ca.build(f'sh "cycle" "echo $dev > $out; echo $out > $dev" ({CA} // {{ outputs = [ "out" "dev" ]; }})').fails()
+    assert "cycle" in result.err
+
+
+@pytest.mark.every_client
+def test_dependents_of_floating_outputs_are_resolved(ca):
+    expression = f"""let a = sh "a" "echo a > $out" {CA}; b = sh "b" "echo ${{a}} > $out; echo b > $dev" ({CA} // {{ outputs = [ "out" "dev" ]; }});
+      c = sh "c" "echo ${{b}} ${{b.dev}} > $out" {{}}; in [ a b b.dev c ]"""
+    a, b, dev, c = map(Path, ca.build(expression).ok().lines)
+    assert b.read_text() == f"{a}\n" and c.read_text() == f"{b} {dev}\n"
+    assert str(b) == addressed_path(ca, b, [a])
+    known = realisations(ca)
+    # Two of `a`'s one form, and two forms of each of the others.
+    assert {path for _, _, path in known} == {str(a), str(b), str(dev), str(c)}
+    assert len([1 for _, _, path in known if path == str(b)]) == 2
+    again = ca.build(expression).ok()
+    assert again.lines == [str(a), str(b), str(dev), str(c)] and "building" not in again.err
+
+
+@pytest.mark.every_client
+def test_an_unchanged_input_rebuilds_nothing(ca):
+    chain = 'let a = sh "a" "echo same > $out # %s" ' + CA + '; b = sh "b" "cat ${a} > $out" ' + CA + \
+        '; c = sh "c" "cat ${b} > $out" {}; in c'
+    first = ca.build(chain % "one").ok()
+    second = ca.build(chain % "two").ok()
+    assert first.lines == second.lines
+    assert "-a.drv'" in second.err
+    assert not re.search(r"building '[^']*-[bc]\.drv'", second.err), second
+
+
+def test_a_changed_input_rebuilds_what_depends_on_it(ca):
+    chain = 'let a = sh "a" "echo %s > $out" ' + CA + '; in sh "b" "cat ${a} > $out" ' + CA
+    assert ca.text(chain % "one") == "one\n" and ca.text(chain % "two") == "two\n"
+
+
+@pytest.mark.every_client
+def test_the_other_modes_and_algorithms(ca):
+    flat = ca.output('sh "f" "echo flat > $out" { __contentAddressed = true; outputHashMode = "flat"; outputHashAlgo = "sha256"; }')
+    expected = ca.direct("nix-store", "--print-fixed-path", "sha256", hashlib.sha256(b"flat\n").hexdigest(), "f").ok().path
+    assert str(flat) == expected
+    tree = ca.output('sh "t" "mkdir $out; echo 1 > $out/x" { __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha512"; }')
+    digest = hashlib.sha512(dump(ca, tree)).hexdigest()
+    assert str(tree) == ca.direct("nix-store", "--print-fixed-path", "--recursive", "sha512", digest, "t").ok().path
+
+
+@pytest.mark.allow_left("store")
+@pytest.mark.firn_only("stock 2.8 ends the connection")
+@pytest.mark.parametrize("script", ["mkdir $out", "echo > $out; chmod +x $out", "echo $out > $out"])
+def test_what_a_flat_floating_output_cannot_be_is_refused(ca, script):
+    ca.build(f'sh "f" "{script}" {{ __contentAddressed = true; outputHashMode = "flat"; outputHashAlgo = "sha256"; }}').fails()
+
+
+@pytest.mark.stock_leaves("store")
+def test_without_the_feature_the_daemon_refuses(ca):
+    ca.conf["experimental-features"] = "nix-command"
+    result = ca.build(f'sh "a" "echo hello > $out" {CA}').fails()
+    assert "experimental Nix feature 'ca-derivations' is disabled" in result.err
+
+
+@pytest.mark.every_client
+def test_a_vanished_input_is_built_again(ca):
+    expression = f'let a = sh "a" "echo a > $out" {CA}; in sh "b" "cat ${{a}} > $out; %s" {CA}'
+    ca.output(expression % ":")
+    a = next(path for _, _, path in realisations(ca) if path.endswith("-a"))
+    users = ca.direct("nix-store", "-q", "--referrers-closure", a).ok().lines
+    ca.direct("nix-store", "--delete", "--ignore-liveness", *users).ok()
+    assert not ca.is_valid(a)
+    assert ca.text(expression % "true") == "a\n"
+    assert ca.is_valid(a)
+
+
+def test_a_conflicting_realisation_is_refused(ca):
+    path = ca.output(f'sh "a" "echo a > $out" {CA}')
+    other = ca.output(f'sh "a" "echo other > $out" {CA}')
+    identity = next((drv, out) for drv, out, to in realisations(ca) if to == str(path))
+    text = json.dumps({"id": f"{identity[0]}!{identity[1]}", "outPath": other.name, "signatures": [], "dependentRealisations": {}})
+    with protocol.Connection(ca) as connection, pytest.raises(protocol.DaemonError):
+        connection.request(42, protocol.text(text))
+    assert (identity[0], identity[1], str(path)) in realisations(ca)
+
+
+@pytest.mark.every_client
+def test_half_a_hash_stays_as_it_is(ca):
+    path = ca.output(f'sh "half" "n=\\${{out##*/}}; echo \\${{n%%-*}} | cut -c1-16 > $out; echo $out >> $out" {CA}')
+    half, whole = path.read_text().splitlines()
+    assert whole == str(path)
+    assert len(half) == 16 and not path.name.startswith(half)
+
+
+@pytest.mark.every_client
+def test_a_hash_in_a_file_name_is_rewritten(ca):
+    path = ca.output(f'sh "name" "n=\\${{out##*/}}; mkdir $out; echo 1 > $out/x-\\${{n%%-*}}-y" {CA}')
+    assert os.listdir(path) == [f"x-{path.name[:32]}-y"]
+    assert str(path) == addressed_path(ca, path, offsets=old_rule())
+
+
+@pytest.mark.every_client
+def test_a_path_in_a_compressed_file_is_not_seen(ca):
+    """It stays the scratch path's, nothing refers to it, and the address is that of the bytes."""
+    path = Path(ca.output(f'sh "a" "mkdir $out; echo $out | gzip -n > $out/self.gz" {CA}'))
+    inside = gzip.decompress((path / "self.gz").read_bytes()).decode().strip()
+    assert re.fullmatch(re.escape(str(ca.store)) + "/[0-9a-z]{32}-a", inside) and inside != str(path)
+    assert references(ca, path) == set() and str(path) == addressed_path(ca, path)
+
+
+@pytest.mark.firn_only("stock Nix registers it with a wrong signature")
+def test_a_signed_program_that_names_its_own_path_is_refused_for_now(ca):
+    shutil.copy(worlds.HERE / "synthetic_macho.py", ca.src)
+    ca.conf["sandbox"] = "false"
+    expression = f'sh "prog" "mkdir -p $out/bin; python3 ${{./synthetic_macho.py}} $out/bin/prog $out/share" {CA}'
+    ca.build(expression).fails().says("the Mach-O file 'bin/prog' of output 'out'", "cannot stay valid", "is computed from its content")
+    ca.stop()
+    ca.conf["macho-signatures"] = "warn"
+    path = ca.build(expression).ok().path
+    assert path == addressed_path(ca, path)
+
+
+@pytest.mark.needs_client("2.30")
+@pytest.mark.stock_leaves("store")
+def test_an_impure_derivation_is_always_built(ca):
+    expression = f'sh "impure" "cat /proc/sys/kernel/random/uuid > $out" {IMPURE}'
+    ca.conf["sandbox"] = "false"
+    outputs = {ca.run("nix", "build", "--no-link", "--print-out-paths", "-f", ca.nix(expression)).ok().path for _ in range(2)}
+    assert len(outputs) == 2
+    assert not [path for _, _, path in realisations(ca) if path in outputs]
+    for path in outputs:
+        assert path == addressed_path(ca, path)
+
+
+@pytest.mark.needs_client("2.30")
+def test_impure_outputs_may_be_used_by_impure_and_fixed_derivations_only(ca):
+    digest = hashlib.sha256(b"1\n").hexdigest()
+    impure = f'i = sh "i" "echo 1 > $out" {IMPURE};'
+    chain = f'let {impure} in sh "j" "cat ${{i}} > $out; echo 2 >> $out" {IMPURE}'
+    path = ca.run("nix", "build", "--no-link", "--print-out-paths", "-f", ca.nix(chain)).ok().path
+    assert Path(path).read_text() == "1\n2\n"
+    fixed = f'let {impure} in fixed "f" "flat" "{digest}" "cat ${{i}} > $out" {{}}'
+    assert ca.text(fixed) == "1\n"
+    pure = f'let {impure} in sh "p" "cat ${{i}} > $out" {{}}'
+    ca.build(pure).fails().says("depends on impure derivation")
+
+
+@pytest.mark.every_client
+def test_a_fixed_derivation_may_need_a_floating_one(ca):
+    digest = hashlib.sha256(b"1\n").hexdigest()
+    assert ca.text(f'let a = sh "a" "echo 1 > $out" {CA}; in fixed "f" "flat" "{digest}" "cat ${{a}} > $out" {{}}') == "1\n"
+
+
+def test_a_fixed_and_a_floating_derivation_with_the_same_path_share_one_slot(ca):
+    ca.conf["max-jobs"] = ca.client_conf["max-jobs"] = "1"
+    digest = hashlib.sha256(b"same\n").hexdigest()
+    floating = '{ __contentAddressed = true; outputHashMode = "flat"; outputHashAlgo = "sha256"; }'
+    lines = ca.build(f'[ (sh "x" "sleep 1; echo same > $out" {floating}) (fixed "x" "flat" "{digest}" "sleep 1; echo same > $out" {{}}) ]').ok().lines
+    assert len(set(lines)) == 1
+
+
+@pytest.mark.firn_only("stock Nix waits for its own lock for ever")
+def test_a_fixed_and_a_floating_derivation_with_the_same_path_at_once(ca):
+    ca.conf["max-jobs"] = ca.client_conf["max-jobs"] = "2"
+    digest = hashlib.sha256(b"same\n").hexdigest()
+    floating = '{ __contentAddressed = true; outputHashMode = "flat"; outputHashAlgo = "sha256"; }'
+    lines = ca.build(f'[ (sh "x" "sleep 1; echo same > $out" {floating}) (fixed "x" "flat" "{digest}" "sleep 2; echo same > $out" {{}}) ]').ok().lines
+    assert len(set(lines)) == 1
+
+
+def test_two_clients_build_the_same_floating_derivation(ca):
+    file = ca.nix(f'sh "a" "sleep 1; echo built >&2; echo a > $out" {CA}')
+    both = [ca.popen(["nix-build", "--no-out-link", file]) for _ in range(2)]
+    ends = [ca.finish(process) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ends
+    assert sum(err.count(b"building '") for _, err in ends) >= 1
+    assert len({out for out, _ in ends}) == 1
+
+
+@pytest.mark.every_client
+@pytest.mark.firn_only("stock Nix does not compare content-addressed outputs")
+def test_a_check_of_a_floating_derivation_compares_addresses(ca):
+    ca.conf["sandbox"] = "false"
+    good = ca.nix(f'sh "good" "echo $out > $out" {CA}')
+    ca.run("nix-build", "--no-out-link", good).ok()
+    ca.run("nix-build", "--no-out-link", "--check", good).ok()
+    bad = ca.nix(f'let a = sh "a" "echo > $out" {CA}; in sh "bad" ": ${{a}}; cat /proc/sys/kernel/random/uuid > $out" {CA}')
+    path = ca.run("nix-build", "--no-out-link", bad).ok().path
+    result = ca.run("nix-build", "--no-out-link", "--check", bad).fails()
+    assert f"may not be deterministic: output '{path}' differs" in result.err
+
+
+@pytest.mark.every_client
+def test_clients_are_told_of_realisations(ca):
+    file = ca.nix(f'let a = sh "a" "echo a > $out" {CA}; in sh "b" "cat ${{a}} > $out" ({CA} // {{ outputs = [ "out" "dev" ]; args = [ "-euc" "cat ${{a}} > $out; echo > $dev" ]; }})')
+    path = ca.run("nix-build", "--no-out-link", file).ok().lines[0]
+    drv = ca.run("nix-instantiate", file).ok().lines[0].split("!")[0]
+    assert path in ca.run("nix-store", "--realise", drv).ok().lines
+    built = ca.run("nix", "build", "--no-link", "--json", "-f", file).ok().json
+    assert built[0]["outputs"]["out"] == path
+    shown = ca.run("nix", "path-info", "--json", path).ok()
+    assert "fixed:r:sha256:" in shown.out or "nar" in shown.out
+
+
+@pytest.mark.every_client
+def test_paths_with_realisations_are_copied(ca):
+    file = ca.nix(f'let a = sh "a" "echo a > $out" {CA}; in sh "b" "cat ${{a}} > $out" {CA}')
+    path = ca.run("nix-build", "--no-out-link", file).ok().path
+    cache = f"file://{ca.root}/cache"
+    ca.run("nix", "copy", "--to", cache, "-f", file).ok()
+    assert list((ca.root / "cache").glob("realisations/*.doi")) or list((ca.root / "cache").rglob("*.doi"))
+    before = realisations(ca)
+    ca.direct("nix-store", "--delete", path).ok()
+    assert not ca.is_valid(path)
+    ca.run("nix", "copy", "--no-check-sigs", "--from", cache, "-f", file).ok()
+    assert ca.is_valid(path)
+    assert [row for row in realisations(ca) if row in before and row[2] == path]
+
+
+@pytest.mark.every_client
+@pytest.mark.firn_only("stock Nix takes the addresses of its own generation only")
+def test_made_content_addressed_paths_are_taken(ca):
+    path = ca.output('sh "self" "echo $out > $out" {}')
+    result = ca.run("nix", "store", "make-content-addressed", "--json", path).ok()
+    made = Path(result.json["rewrites"][str(path)])
+    assert made.read_text() == f"{made}\n"
+    assert ca.is_valid(made) and content_address(ca, made).startswith("fixed:r:sha256:")
+
+
+@pytest.mark.every_client
+def test_the_same_paths_as_of_stock_nix_without_a_daemon(ca):
+    """Builds once through the daemon and once with the client itself, in another world of the same store folder's name."""
+    if (ca.client.number <= (2, 8)) != old_rule():
+        expression = f'let a = sh "a" "echo a > $out" {CA}; in sh "b" "cat ${{a}} > $out" {CA}'
+    else:
+        expression = f'let a = sh "a" "echo $out > $out" {CA}; in sh "b" "echo $out ${{a}} > $out" {CA}'
+    ca.conf["sandbox"] = "false"
+    file = ca.nix(expression)
+    path = ca.run("nix-build", "--no-out-link", file).ok().path
+    ca.stop()
+    paths = ca.valid_paths()
+    ca.direct("nix-collect-garbage").ok()
+    assert not ca.valid_paths()
+    ca.conf["build-users-group"] = ""
+    ca.conf.pop("build-hook", None)
+    if ca.client.number > (2, 8):
+        ca.conf["build-hook"] = ""
+    assert ca.direct("nix-build", "--no-out-link", file, client=ca.client).ok().path == path
+    assert {p for p in ca.valid_paths() if not p.endswith(".drv")} == {p for p in paths if not p.endswith(".drv")}
+
+
+@pytest.fixture
+def dynamic(ca):
+    features = ca.conf["experimental-features"] + " dynamic-derivations git-hashing"
+    ca.conf["experimental-features"] = ca.client_conf["experimental-features"] = features
+    return ca
+
+
+@pytest.mark.needs_client("2.30")
+@pytest.mark.skipif(old_rule(), reason="stock 2.8 does not know text outputs")
+def test_text_outputs_may_have_references(dynamic):
+    text = '{ __contentAddressed = true; outputHashMode = "text"; outputHashAlgo = "sha256"; }'
+    a, path = map(Path, dynamic.build(f'let a = sh "a" "echo a > $out" {CA}; in [ a (sh "t" "echo ${{a}} > $out" {text}) ]').ok().lines)
+    assert references(dynamic, path) == {str(a)}
+    assert content_address(dynamic, path).startswith("text:sha256:")
+    digest = hashlib.sha256(f"{a}\n".encode()).hexdigest()
+    inner = f"text:{a}:sha256:{digest}:{dynamic.store}:t"
+    assert path.name == f"{base32(fold(hashlib.sha256(inner.encode()).digest()))}-t"
+
+
+@pytest.mark.needs_client("2.30")
+@pytest.mark.skipif(old_rule(), reason="stock 2.8 does not know text outputs")
+def test_a_fixed_text_output_has_the_path_that_its_text_promises(dynamic):
+    digest = hashlib.sha256(b"text\n").hexdigest()
+    assert dynamic.text(f'fixed "t" "text" "{digest}" "echo text > $out" {{}}') == "text\n"
+    expected = base32(fold(hashlib.sha256(f"text:sha256:{digest}:{dynamic.store}:t".encode()).digest()))
+    assert dynamic.is_valid(f"{dynamic.store}/{expected}-t")
+
+
+@pytest.mark.needs_client("2.30")
+@pytest.mark.allow_left("store")
+@pytest.mark.firn_only("stock 2.34 can do these")
+def test_git_hashes_and_dynamic_derivations_are_refused_by_name(dynamic):
+    git = '{ __contentAddressed = true; outputHashMode = "git"; outputHashAlgo = "sha1"; }'
+    dynamic.build(f'sh "g" "echo g > $out" {git}').fails().says("git hashes are not supported")
+    text = '__contentAddressed = true; outputHashMode = "text"; outputHashAlgo = "sha256";'
+    inner = 'inner = sh "inner" "echo inner > $out" {};'
+    making = 'making = sh "inner.drv" "cp $src $out" { src = builtins.unsafeDiscardOutputDependency inner.drvPath; PATH = "/bin:/usr/bin"; %s };' % text
+    user = 'sh "user" "cat ${builtins.outputOf making.outPath "out"} > $out" {}'
+    dynamic.build(f'let {inner} {making} in {user}').fails().says("dynamic derivations are unsupported")
