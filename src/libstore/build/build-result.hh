@@ -8,6 +8,7 @@
 
 #include "libstore/model/derived-path.hh"
 #include "libstore/model/realisation.hh"
+#include "libutil/error.hh"
 
 namespace firn {
 
@@ -44,6 +45,17 @@ struct BuildResult {
         return status == Status::built || status == Status::substituted || status == Status::alreadyValid ||
                status == Status::resolvesToAlreadyValid;
     }
+};
+
+/// A failure with the status a client is to see.
+class BuildFailure : public Error {
+  public:
+    BuildFailure(BuildResult::Status status, const std::string &message)
+        : Error(ErrorKind::failure, message), status_(status) {}
+    BuildResult::Status status() const { return status_; }
+
+  private:
+    BuildResult::Status status_;
 };
 
 } // namespace firn

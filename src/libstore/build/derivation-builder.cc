@@ -13,12 +13,14 @@
 #include "libstore/build/build-users.hh"
 #include "libstore/build/builder-environment.hh"
 #include "libstore/build/builder-view.hh"
+#include "libstore/build/builder-watch.hh"
 #include "libstore/build/builtin-builder.hh"
 #include "libstore/build/diff-hook.hh"
 #include "libstore/build/exported-references.hh"
 #include "libstore/build/failure-message.hh"
 #include "libstore/build/fixup-macho-page-hashes.hh"
 #include "libstore/build/helper-program.hh"
+#include "libstore/build/kept-build.hh"
 #include "libstore/build/noting-logger.hh"
 #include "libstore/build/output-check.hh"
 #include "libstore/build/output-placement.hh"
@@ -42,7 +44,6 @@ using Status = BuildResult::Status;
 
 constexpr auto firstUserPoll = std::chrono::milliseconds(10);
 constexpr auto longestUserPoll = std::chrono::milliseconds(500);
-constexpr size_t readAtOnce = 256 * 1024;         // then other builds have their turn
 constexpr uint64_t scarceSpace = 8 * 1024 * 1024; // bytes left that may explain a failure
 
 unsigned coresFor(const Settings &settings) {
@@ -60,13 +61,6 @@ StorePath fallbackPath(const StoreDir &store, const BuildPlan &plan, const std::
 bool isScarce(int fd) {
     struct statvfs space;
     return fstatvfs(fd, &space) == 0 && uint64_t{space.f_bavail} * space.f_frsize < scarceSpace;
-}
-
-Clock::time_point after(Clock::time_point start, uint64_t seconds) {
-    // Anything above a year is as good as never, and cannot overflow.
-    constexpr uint64_t longest = 366ull * 24 * 60 * 60;
-    return seconds == 0 || seconds > longest ? Clock::time_point::max()
-                                             : start + std::chrono::seconds(seconds);
 }
 
 } // namespace
@@ -94,6 +88,7 @@ struct DerivationBuilder::Impl {
     std::optional<Activity> activity;
     std::optional<BuildLog> log;
     std::optional<BuilderProcess> process;
+    std::optional<BuilderWatch> watch;
     bool memoryFull = false; ///< of a build directory in memory
     CheckReport report;      ///< under check, once compared
 
@@ -126,16 +121,6 @@ struct DerivationBuilder::Impl {
     UniqueFd describeBuildDir(SandboxSpec &spec);
     void showStart();
 
-    // ---- run
-    Clock::time_point started;
-    Task<BuilderResult> run();
-    bool readLog();
-    void drainLog();
-    Clock::time_point nextDeadline(Clock::time_point lastOutput) const;
-    void checkLimits(Clock::time_point lastOutput);
-    std::string timeoutMessage() const;
-    [[noreturn]] void endEarly(Status status, const std::string &why);
-
     // ---- register
     void checkResult(const BuilderResult &ended);
     [[noreturn]] void failSetUp(const BuilderResult &ended);
@@ -157,9 +142,6 @@ struct DerivationBuilder::Impl {
     void finishLog();
     void endStragglers();
     void keepFailed();
-    void keepOutputs();
-    void keepOutput(const std::string &name, const StorePath &scratch);
-    void keepDirectory();
 };
 
 // ---- prepare
@@ -335,6 +317,7 @@ void DerivationBuilder::Impl::enter() {
     result.startTime = time(nullptr);
     process.emplace(spawnSandbox(spec));
     slot.setBuilder(process->pid());
+    watch.emplace(worker.loop, *process, terminal, *log, settings, store.dir().print(plan.drvPath), result);
 }
 
 void DerivationBuilder::Impl::showStart() {
@@ -413,88 +396,6 @@ UniqueFd DerivationBuilder::Impl::describeBuildDir(SandboxSpec &spec) {
     spec.buildDir = mount.get();
     spec.buildDirKind = BuildDirKind::mount;
     return mount;
-}
-
-// ---- run
-
-Task<BuilderResult> DerivationBuilder::Impl::run() {
-    DescriptorWatch watch(worker.loop);
-    watch.add(terminal.master.get());
-    watch.add(process->statusFd());
-    started = Clock::now();
-    Clock::time_point lastOutput = started;
-    for (;;) {
-        if (readLog()) {
-            lastOutput = Clock::now();
-        }
-        if (std::optional<BuilderResult> ended = process->poll()) {
-            drainLog();
-            co_return *ended;
-        }
-        checkLimits(lastOutput);
-        Clock::time_point deadline = nextDeadline(lastOutput);
-        co_await watch.wait(deadline);
-    }
-}
-
-/// Whether there was something.
-bool DerivationBuilder::Impl::readLog() {
-    std::string bytes;
-    terminal.read(bytes, readAtOnce);
-    log->write(bytes);
-    return !bytes.empty();
-}
-
-/// The rest, after the end: with our own descriptor closed too, the terminal tells when that was all. A
-/// process that got away (where there is no pid namespace) may still hold it; it is not waited for.
-void DerivationBuilder::Impl::drainLog() {
-    terminal.slave.reset();
-    for (bool more = true; more;) {
-        std::string bytes;
-        more = terminal.read(bytes, readAtOnce);
-        log->write(bytes);
-        if (settings.maxLogSize > 0 && log->size() > settings.maxLogSize) {
-            break;
-        }
-        struct pollfd state = {terminal.master.get(), POLLIN, 0};
-        more = more && poll(&state, 1, 50) > 0;
-    }
-    log->endOutput();
-}
-
-Clock::time_point DerivationBuilder::Impl::nextDeadline(Clock::time_point lastOutput) const {
-    return std::min(after(started, settings.timeout), after(lastOutput, settings.maxSilentTime));
-}
-
-std::string DerivationBuilder::Impl::timeoutMessage() const {
-    return fmt::format("building of '{}' timed out after {} seconds", store.dir().print(plan.drvPath),
-                       settings.timeout);
-}
-
-void DerivationBuilder::Impl::checkLimits(Clock::time_point lastOutput) {
-    std::string drv = store.dir().print(plan.drvPath);
-    Clock::time_point now = Clock::now();
-    if (settings.maxLogSize > 0 && log->size() > settings.maxLogSize) {
-        endEarly(Status::logLimitExceeded,
-                 fmt::format("building of '{}' killed after writing more than {} bytes of log output", drv,
-                             settings.maxLogSize));
-    }
-    if (now >= after(started, settings.timeout)) {
-        endEarly(Status::timedOut, timeoutMessage());
-    }
-    if (now >= after(lastOutput, settings.maxSilentTime)) {
-        endEarly(Status::timedOut, fmt::format("building of '{}' timed out after {} seconds of silence", drv,
-                                               settings.maxSilentTime));
-    }
-}
-
-void DerivationBuilder::Impl::endEarly(Status status, const std::string &why) {
-    process->kill();
-    BuilderResult ended = process->wait();
-    result.cpuUser = ended.userMicroseconds;
-    result.cpuSystem = ended.systemMicroseconds;
-    drainLog();
-    throw BuildFailure(status, why);
 }
 
 // ---- register
@@ -590,10 +491,10 @@ RegistrationRequest DerivationBuilder::Impl::registration() const {
 template<typename Work>
 auto DerivationBuilder::Impl::inTime(Work work) {
     try {
-        WorkDeadline deadline(after(started, settings.timeout));
+        WorkDeadline deadline(watch->deadline());
         return work();
     } catch (const DeadlinePassed &) {
-        throw BuildFailure(Status::timedOut, timeoutMessage());
+        watch->failTimedOut();
     }
 }
 
@@ -696,6 +597,7 @@ Task<> DerivationBuilder::Impl::runDiffHooks() {
 /// The processes are gone when this returns, then the files; destructors take care of the rest, on every way
 /// out.
 void DerivationBuilder::Impl::leave(bool failed) {
+    watch.reset();
     process.reset();
     finishLog();
     if (failed && settings.keepFailed) {
@@ -737,75 +639,20 @@ void DerivationBuilder::Impl::endStragglers() {
 void DerivationBuilder::Impl::keepFailed() {
     try {
         endStragglers();
+        BuildToKeep build{store,        worker.context,
+                          plan,         builderUid(),
+                          scratchPaths, scratchStore ? std::optional(scratchStore->fd()) : std::nullopt,
+                          execution};
         if (leftovers && report.outputs.empty()) { // else what is of interest has been kept
-            keepOutputs();
+            keepFailedOutputs(build, *leftovers);
         }
-        keepDirectory();
+        if (directory) {
+            keepBuildDirectory(build, *directory);
+        }
     } catch (const Error &error) {
         worker.context.logger.warn(
             fmt::format("cannot keep what the failed build left: {}", error.message()));
     }
-}
-
-/// For whoever wants to see what went wrong; the next build of the derivation removes them. They come to lie
-/// in the store, where nothing may belong to a builder or be writable.
-void DerivationBuilder::Impl::keepOutputs() {
-    for (const auto &[name, scratch] : scratchPaths) {
-        try {
-            keepOutput(name, scratch);
-        } catch (const Error &error) {
-            worker.context.logger.warn(fmt::format("cannot keep failed output '{}', it is removed: {}",
-                                                   store.dir().print(scratch), error.message()));
-        }
-    }
-}
-
-/// What throws here leaves the output to those who remove what is left over.
-void DerivationBuilder::Impl::keepOutput(const std::string &name, const StorePath &scratch) {
-    const std::string &entry = scratch.baseName();
-    int dir = scratchStore ? scratchStore->fd() : store.storeFd();
-    bool wanted = !scratchStore || (plan.mode == BuildMode::normal && !plan.outputs.at(name).valid &&
-                                    !existsAt(store.storeFd(), entry));
-    struct stat st;
-    if (!wanted || store.isValidPath(scratch) || !statAt(dir, entry, st)) {
-        return;
-    }
-    // Registration may have made it canonical before it failed.
-    uid_t owner = st.st_uid == geteuid() ? geteuid() : builderUid();
-    canonicaliseTree(dir, entry, owner, store.settings().ignoredAcls);
-    if (scratchStore) {
-        moveOutput(dir, entry, store.storeFd(), entry);
-    }
-    leftovers->forget(scratch);
-}
-
-void DerivationBuilder::Impl::keepDirectory() {
-    if (!directory) {
-        return;
-    }
-    const BuildContext &context = worker.context;
-    bool known = context.clientUid != static_cast<uid_t>(-1);
-    uid_t uid = known ? context.clientUid : geteuid();
-    gid_t gid = known ? context.clientGid : getegid();
-    if (execution && execution->mechanism == ExecMechanism::tmpfs) {
-        context.logger.log(Verbosity::error, "note: the build directory was in memory ('noexec-build-dir = "
-                                             "tmpfs') and cannot be kept");
-        return;
-    }
-    // Whoever gets the directory may not be who may know the passwords.
-    if (plan.derivation.isBuiltin() && unlinkat(directory->contentsFd(), builtinNetrcFile, 0) != 0 &&
-        errno != ENOENT) {
-        throwErrno("removing '{}' from build directory '{}'", builtinNetrcFile, directory->path().string());
-    }
-    std::filesystem::path kept = directory->keep(plan.derivation.name, builderUid(), uid, gid);
-    bool noexec =
-        execution && execution->mechanism != ExecMechanism::stateDirectory && execution->mount.noexec;
-    context.logger.log(Verbosity::error,
-                       fmt::format("note: keeping build directory '{}'{}", kept.string(),
-                                   noexec ? fmt::format("; programs cannot be executed there, since '{}' is "
-                                                        "mounted noexec",
-                                                        execution->mount.mountPoint)
-                                          : ""));
 }
 
 // ---- all of it
@@ -822,7 +669,7 @@ Task<OutputInfos> DerivationBuilder::run() {
         co_await impl_->leaseUser();
         impl_->prepare();
         impl_->enter();
-        BuilderResult ended = co_await impl_->run();
+        BuilderResult ended = co_await impl_->watch->run();
         impl_->checkResult(ended);
         impl_->endStragglers();
         // From here on nothing of the build runs.

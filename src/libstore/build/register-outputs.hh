@@ -131,15 +131,4 @@ class OutputRegistration {
 std::map<std::string, PathInfo> registerOutputs(LocalStore &store, Logger &logger,
                                                 const RegistrationRequest &request, OutputRepair &repair);
 
-/// A failure with the status a client is to see.
-class BuildFailure : public Error {
-  public:
-    BuildFailure(BuildResult::Status status, const std::string &message)
-        : Error(ErrorKind::failure, message), status_(status) {}
-    BuildResult::Status status() const { return status_; }
-
-  private:
-    BuildResult::Status status_;
-};
-
 } // namespace firn
