@@ -239,6 +239,12 @@ void BuildDirectory::giveTo(uid_t uid, gid_t gid) {
     }
 }
 
+void BuildDirectory::takeBack() {
+    if (fchown(outer_.get(), geteuid(), getegid()) != 0 || fchmod(outer_.get(), 0700) != 0) {
+        throwErrno("taking build directory '{}' back", path_.string());
+    }
+}
+
 std::filesystem::path BuildDirectory::keep(const std::string &name, uid_t builder, uid_t uid, gid_t gid) {
     int parent = upper_ ? own_.get() : outer_.get();
     const char *entry = upper_ ? "upper" : ownName;

@@ -57,6 +57,9 @@ class BuildDirectory {
     /// Makes a user its owner, and the only one who can reach it by path if it is reachable at all.
     void giveTo(uid_t uid, gid_t gid);
 
+    /// From here on nobody else reaches it by path. No process of the build may be alive.
+    void takeBack();
+
     /// Leaves it to a user, moved to `<base>/nix-build-<name>-<N>` with mode 0700, whatever the build made of
     /// that; returns that path. Only what belonged to `builder` changes hands. No process of the build may be
     /// alive. What is left of the directory, and its lock, are still ours.

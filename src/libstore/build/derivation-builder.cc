@@ -105,7 +105,7 @@ struct DerivationBuilder::Impl {
     Task<> leaseUser();
     void prepare();
     bool decideSandbox() const;
-    uid_t builderUid() const { return user ? user->uid() : geteuid(); }
+    uid_t builderUid = geteuid();
     void chooseScratchPaths();
     void tellOfRewrites();
     void removeStaleOutputs();
@@ -139,6 +139,7 @@ struct DerivationBuilder::Impl {
 
     // ---- leave
     void leave(bool failed);
+    void releaseUser();
     void finishLog();
     void endStragglers();
     void keepFailed();
@@ -156,6 +157,7 @@ Task<> DerivationBuilder::Impl::leaseUser() {
          pause = std::min<Clock::duration>(pause * 2, longestUserPoll)) {
         if (std::optional<BuildUser> leased = pool.acquire()) {
             user.emplace(std::move(*leased));
+            builderUid = user->uid();
             co_return;
         }
         Clock::time_point deadline = Clock::now() + pause;
@@ -311,7 +313,7 @@ void DerivationBuilder::Impl::writeFiles() {
 void DerivationBuilder::Impl::enter() {
     showStart();
     openLog();
-    terminal = PseudoTerminal::open(builderUid());
+    terminal = PseudoTerminal::open(builderUid);
     SandboxSpec spec = describeSandbox();
     UniqueFd mount = describeBuildDir(spec);
     result.startTime = time(nullptr);
@@ -465,7 +467,7 @@ RegistrationRequest DerivationBuilder::Impl::registration() const {
                                 .outputs = {},
                                 .scratchDir = sandboxed ? scratchStore->fd() : store.storeFd(),
                                 .possibleReferences = plan.inputClosure,
-                                .builderUid = builderUid(),
+                                .builderUid = builderUid,
                                 .copyFixedOutputs = !sandboxed || plan.derivation.mayUseNetwork(),
                                 .copyAllOutputs = !sandboxed && user.has_value(),
                                 .mode = plan.mode,
@@ -474,8 +476,9 @@ RegistrationRequest DerivationBuilder::Impl::registration() const {
     for (const auto &[name, output] : plan.outputs) {
         ScratchOutput scratch{scratchPaths.at(name), std::nullopt};
         // What a check has made is compared as it would be at the path where the other one is.
-        bool stays = plan.mode == BuildMode::check || (output.valid && plan.mode == BuildMode::normal);
+        bool stays = plan.mode == BuildMode::check || output.valid;
         (output.promised || stays ? scratch.finalPath : scratch.recordedPath) = output.path;
+        scratch.good = output.valid;
         request.outputs.emplace(name, scratch);
     }
     for (const char *attribute : {"url", "urls"}) {
@@ -507,17 +510,30 @@ OutputCheckOptions DerivationBuilder::Impl::checkOptions() const {
 }
 
 /// Whoever has them makes the same paths, in a build of ours perhaps: the loop must go on meanwhile. They are
-/// held by nobody who waits for a slot, so that this may be done on one.
+/// held by nobody who waits for a slot, so that this may be done on one, but perhaps by somebody who waits
+/// for a build user: that is given back.
 Task<PathLocks> DerivationBuilder::Impl::lockComputed(const StorePathSet &paths) {
     std::set<std::string> names = lockNames(paths);
+    std::unique_ptr<Activity> waiting;
     for (Clock::duration pause = firstUserPoll;;
          pause = std::min<Clock::duration>(pause * 2, longestUserPoll)) {
         if (std::optional<PathLocks> locks = PathLocks::tryLock(store.storeFd(), names)) {
             locks->setDeletion(true);
             co_return std::move(*locks);
         }
-        Clock::time_point deadline = Clock::now() + pause;
-        co_await worker.loop.sleepUntil(deadline);
+        if (!waiting) {
+            std::string text =
+                fmt::format("waiting for lock on the outputs of '{}'", store.dir().print(plan.drvPath));
+            waiting = std::make_unique<Activity>(worker.context.logger, Verbosity::warning,
+                                                 ActivityType::buildWaiting, text);
+            directory->takeBack();
+            releaseUser();
+        }
+        if (Clock::now() >= watch->deadline()) {
+            watch->failTimedOut();
+        }
+        Clock::time_point next = std::min(Clock::now() + pause, watch->deadline());
+        co_await worker.loop.sleepUntil(next);
     }
 }
 
@@ -539,12 +555,6 @@ Task<OutputInfos> DerivationBuilder::Impl::registerAll() {
     OutputInfos infos = inTime([&] { return outputs.finish(); });
     for (const auto &[name, info] : infos) {
         leftovers->forget(info.path);
-    }
-    // From here on the outputs are valid.
-    if (settings.autoOptimiseStore && plan.mode != BuildMode::check) {
-        for (const auto &[name, info] : infos) {
-            store.optimisePath(info.path);
-        }
     }
     co_return infos;
 }
@@ -608,6 +618,10 @@ void DerivationBuilder::Impl::leave(bool failed) {
     leftovers.reset();
     log.reset();
     activity.reset();
+    releaseUser();
+}
+
+void DerivationBuilder::Impl::releaseUser() {
     if (user) {
         user->release();
         user.reset();
@@ -640,10 +654,11 @@ void DerivationBuilder::Impl::keepFailed() {
     try {
         endStragglers();
         BuildToKeep build{store,        worker.context,
-                          plan,         builderUid(),
+                          plan,         builderUid,
                           scratchPaths, scratchStore ? std::optional(scratchStore->fd()) : std::nullopt,
                           execution};
-        if (leftovers && report.outputs.empty()) { // else what is of interest has been kept
+        auto isKept = [](const OutputReport &output) { return !output.kept.empty(); };
+        if (leftovers && std::ranges::none_of(report.outputs, isKept)) {
             keepFailedOutputs(build, *leftovers);
         }
         if (directory) {

@@ -31,11 +31,10 @@ using Context = RegistrationContext;
 /// Outputs that stay as they are: valid already, and nobody wants them anew.
 Infos alreadyValidOutputs(const Context &context) {
     Infos infos;
-    if (context.request.mode != BuildMode::normal) {
-        return infos;
-    }
     for (const auto &[name, output] : context.request.outputs) {
-        if (!output.finalPath) {
+        BuildMode mode = context.request.mode;
+        bool stays = mode == BuildMode::normal || (mode == BuildMode::repair && output.good);
+        if (!stays || !output.finalPath) {
             continue;
         }
         if (auto info = context.store.tryQueryPathInfo(*output.finalPath)) {

@@ -23,6 +23,8 @@ struct ScratchOutput {
     std::optional<StorePath> finalPath;
     /// For a repair of a floating output: where an earlier build of it came to lie.
     std::optional<StorePath> recordedPath{};
+    /// Under repair: what is valid at the final path is as it was registered, and stays.
+    bool good = false;
 };
 
 class OutputJudge;
@@ -107,7 +109,8 @@ class OutputJudge {
 /// become temporary roots here; one that is valid already is used as it is.
 ///
 /// normal: outputs that are valid already stay as they are; check: all are compared with the valid ones, by
-/// the request's judge; those are returned, and nothing changes; repair: all take the place of what is there.
+/// the request's judge; those are returned, and nothing changes; repair: all but the good ones take the place
+/// of what is there.
 class OutputRegistration {
   public:
     /// All must outlive it.

@@ -6,7 +6,8 @@
 
 namespace firn {
 
-/// Outputs that an unsandboxed builder leaves in the store itself, removed by the destructor.
+/// Outputs that an unsandboxed builder leaves in the store itself, removed by the destructor. What is valid
+/// stays, whatever went wrong after it became so.
 class StoreLeftovers {
   public:
     explicit StoreLeftovers(LocalStore &store) : store_(store) {}
@@ -15,7 +16,9 @@ class StoreLeftovers {
     ~StoreLeftovers() {
         for (const StorePath &path : paths_) {
             try {
-                removeTree(store_.storeFd(), path.baseName());
+                if (!store_.isValidPath(path)) {
+                    removeTree(store_.storeFd(), path.baseName());
+                }
             } catch (const Error &error) {
                 store_.logger().warn(error.message());
             }
