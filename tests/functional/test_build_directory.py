@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import struct
 import subprocess
 from pathlib import Path
 
@@ -122,6 +123,18 @@ def test_a_directory_that_the_user_s_own_group_may_write_is_good(world):
     assert grp.getgrgid(os.getegid()).gr_name == pwd.getpwuid(os.geteuid()).pw_name
     world.tmp.chmod(0o775)
     world.build('sh "t" "echo > $out" {}').ok()
+
+
+def test_a_directory_that_somebody_may_write_by_an_acl_is_refused_unless_it_is_sticky(world):
+    """The group bits of its mode are the ACL's mask then, also in a group of the owner's alone."""
+    everybody = 0xFFFFFFFF
+    entries = [(1, 7, everybody), (2, 7, 65534), (4, 5, everybody), (16, 7, everybody), (32, 5, everybody)]
+    os.setxattr(world.tmp, "system.posix_acl_access", struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries))
+    assert world.tmp.stat().st_mode & 0o7777 == 0o775
+    expression = 'sh "t" "echo > $out" {}'
+    world.build(expression).fails().says(f"'{world.tmp}' cannot hold build directories", "an ACL lets others write it", f"setfacl -b '{world.tmp}'")
+    world.tmp.chmod(0o1775)
+    world.build(expression).ok()
 
 
 SWAPPING_INIT = r"""

@@ -9,6 +9,7 @@
 
 #include "libstore/build/private-group.hh"
 #include "libstore/store/path-locks.hh"
+#include "libstore/store/xattrs.hh"
 #include "libutil/directory-stack.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
@@ -32,9 +33,12 @@ struct Weakness {
     std::string why, remedy;
 };
 
-Weakness weaknessOf(const struct stat &st) {
+Weakness weaknessOf(int fd, const struct stat &st) {
     if (st.st_uid != 0 && st.st_uid != geteuid()) {
         return {"it belongs to another user", ""};
+    }
+    if (aclLetsOthersReplace(fd)) {
+        return {"an ACL lets others write it", aclRemoval};
     }
     if (st.st_mode & S_ISVTX) {
         return {};
@@ -50,7 +54,7 @@ Weakness weaknessOf(const struct stat &st) {
 }
 
 void checkBase(int fd, const std::filesystem::path &path) {
-    Weakness found = weaknessOf(statFd(fd, path));
+    Weakness found = weaknessOf(fd, statFd(fd, path));
     if (!found.why.empty()) {
         std::string remedy = found.remedy.empty()
                                  ? ""
