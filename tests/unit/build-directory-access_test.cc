@@ -1,5 +1,5 @@
-// Who may write where build directories are made, by what only Linux has: POSIX ACLs, and mount namespaces in
-// which the databases of users and groups are others.
+// What only Linux can show of build directories: POSIX ACLs on where they are made, mount namespaces in which
+// the databases of users and groups are others, and what happens in a directory, told by the kernel.
 
 #include <cstring>
 #include <functional>
@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sched.h>
+#include <sys/inotify.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -70,6 +71,33 @@ TEST_F(BuildDirectoryAccessTest, isRefusedWhereAnAclLetsOthersWrite) {
 TEST_F(BuildDirectoryAccessTest, mayHaveAnAclThatLetsNobodyWrite) {
     setAcl(base, 7, 5);
     EXPECT_NO_THROW(BuildDirectories{base});
+}
+
+/// What happened in a directory while something was done: lines like "made x", "moved here x".
+std::vector<std::string> entriesComing(const fs::path &directory, const std::function<void()> &action) {
+    UniqueFd watch(inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
+    EXPECT_GE(inotify_add_watch(watch.get(), directory.c_str(), IN_CREATE | IN_MOVED_TO), 0);
+    action();
+    std::vector<std::string> seen;
+    alignas(inotify_event) char buffer[16 * 1024];
+    for (ssize_t size; (size = read(watch.get(), buffer, sizeof buffer)) > 0;) {
+        for (char *next = buffer; next < buffer + size;) {
+            auto *event = reinterpret_cast<inotify_event *>(next);
+            seen.push_back(std::string(event->mask & IN_CREATE ? "made " : "moved here ") + event->name);
+            next += sizeof *event + event->len;
+        }
+    }
+    return seen;
+}
+
+TEST_F(BuildDirectoryAccessTest, isKeptInOneStepUnderANameThatIsFree) {
+    BuildDirectories directories(base);
+    BuildDirectory directory = directories.make();
+    fs::create_directory(base / "nix-build-x-0"); // empty: rename() would replace it
+    auto keep = [&] { directory.keep("x", geteuid(), geteuid(), getegid()); };
+    EXPECT_EQ(entriesComing(base, keep), std::vector<std::string>{"moved here nix-build-x-1"})
+        << "killed in between, we leave nothing that the sweep would not find";
+    EXPECT_TRUE(fs::exists(base / "nix-build-x-0"));
 }
 
 /// What root is told who has these databases of users and groups instead of the system's.

@@ -154,6 +154,21 @@ class Sweeper {
     std::optional<Error> trouble_;
 };
 
+/// Renames a directory onto an empty one made for it, so that nothing of another's is ever replaced: for file
+/// systems that cannot rename to a free name (NFS). 0 or the errno. If we are killed in between, the empty
+/// one stays.
+int renameOntoNew(int fromDir, const std::string &from, int toDir, const std::string &to) {
+    if (mkdirat(toDir, to.c_str(), 0700) != 0) {
+        return errno;
+    }
+    if (renameat(fromDir, from.c_str(), toDir, to.c_str()) == 0) {
+        return 0;
+    }
+    int error = errno;
+    unlinkat(toDir, to.c_str(), AT_REMOVEDIR);
+    return error;
+}
+
 constexpr const char *ownName = "b";
 
 /// Changes the owner of everything in a tree that belongs to `from`: a hard link to somebody else's file
@@ -394,22 +409,20 @@ BuildDirectory BuildDirectories::makeIn(CommonDirectory &common) {
                 (basePath_ / common.name).string());
 }
 
-/// Renames onto an empty directory made for it, so nothing of another's is ever replaced.
 std::filesystem::path BuildDirectories::moveToBase(int from, const std::string &name,
                                                    const std::string &wanted) {
     for (unsigned number = 0;; number++) {
         std::string target = wanted + "-" + std::to_string(number);
-        std::filesystem::path path = basePath_ / target;
-        if (mkdirat(base_.get(), target.c_str(), 0700) == 0) {
-            if (renameat(from, name.c_str(), base_.get(), target.c_str()) != 0) {
-                int error = errno;
-                unlinkat(base_.get(), target.c_str(), AT_REMOVEDIR);
-                throw SysError(error, fmt::format("moving a build directory to '{}'", path.string()));
-            }
-            return path;
+        int error = renameToFreeName(from, name, base_.get(), target);
+        if (error == EINVAL) {
+            error = renameOntoNew(from, name, base_.get(), target);
         }
-        if (errno != EEXIST) {
-            throwErrno("making directory '{}'", path.string());
+        if (error == 0) {
+            return basePath_ / target;
+        }
+        if (error != EEXIST) {
+            throw SysError(error,
+                           fmt::format("moving a build directory to '{}'", (basePath_ / target).string()));
         }
     }
 }
