@@ -343,6 +343,17 @@ TEST_F(BuildDirectoryTest, isRefusedWhereAGroupCouldReplaceIt) {
     }
 }
 
+TEST_F(BuildDirectoryTest, isRefusedInADirectoryOfAnotherUsersWithTheOneWayOut) {
+    if (geteuid() != 0) {
+        GTEST_SKIP() << "only root can give a directory away";
+    }
+    ASSERT_EQ(chown(base.c_str(), 12345, 0), 0);
+    std::string message = expectError(ErrorKind::refused, [&] { BuildDirectories{base}; });
+    EXPECT_NE(message.find("it belongs to another user. Set 'build-dir' to a directory of your own."),
+              std::string::npos)
+        << message;
+}
+
 TEST_F(BuildDirectoryTest, mayLieWhereAGroupOfOurselvesAloneCanWrite) {
     ASSERT_EQ(chown(base.c_str(), geteuid(), getegid()), 0);
     chmod(base.c_str(), 0775);

@@ -56,13 +56,14 @@ Weakness weaknessOf(int fd, const struct stat &st) {
 void checkBase(int fd, const std::filesystem::path &path) {
     Weakness found = weaknessOf(fd, statFd(fd, path));
     if (!found.why.empty()) {
-        std::string remedy = found.remedy.empty()
-                                 ? ""
-                                 : fmt::format("change that ({} '{}'), or ", found.remedy, path.string());
-        throw Error(ErrorKind::refused,
-                    "'{}' cannot hold build directories, since others could replace them: {}. Either {}set "
-                    "'build-dir' to a directory of your own.",
-                    path.string(), found.why, remedy);
+        std::string change = found.remedy.empty() ? "Set"
+                                                  : fmt::format("Either change that ({} '{}'), or set",
+                                                                found.remedy, path.string());
+        throw Error(
+            ErrorKind::refused,
+            "'{}' cannot hold build directories, since others could replace them: {}. {} 'build-dir' to a "
+            "directory of your own.",
+            path.string(), found.why, change);
     }
 }
 
