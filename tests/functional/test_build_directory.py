@@ -137,6 +137,14 @@ def test_a_directory_that_somebody_may_write_by_an_acl_is_refused_unless_it_is_s
     world.build(expression).ok()
 
 
+def compiled(world, program, **paths):
+    """A program that stands in for sandbox-init, which it gets as INIT."""
+    paths["INIT"] = Path(world.daemon_command()[0]).parent.parent / "sandbox-init/firn-sandbox-init"
+    defines = [f'-D{name}="{path}"' for name, path in paths.items()]
+    subprocess.run(["cc", "-x", "c", "-", "-o", world.root / "init"] + defines, input=program, text=True, check=True)
+    return str(world.root / "init")
+
+
 SWAPPING_INIT = r"""
 #include <stdio.h>
 #include <string.h>
@@ -150,13 +158,34 @@ int main(int argc, char **argv) {
 """
 
 
+COUNTING_INIT = r"""
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    if (argc > 1 && strcmp(argv[1], "--nothing") == 0) {
+        FILE *log = fopen(LOG, "a");
+        return fputs("tried\n", log) < 0 || fclose(log) != 0;
+    }
+    execv(INIT, argv);
+    return 1;
+}
+"""
+
+
+def test_the_default_directory_is_tried_out_once_for_all_connections_also_on_a_fresh_installation(world):
+    log, default = world.root / "log-of-init", world.state / "builds"
+    world.daemon_env |= {"FIRN_SANDBOX_INIT": compiled(world, COUNTING_INIT, LOG=log), "TMPDIR": ""}
+    assert not default.exists()
+    for name in "ab":
+        world.build(f'sh "{name}" "echo > $out" {{}}').ok()
+    assert log.read_text() == "tried\n" and os.listdir(default) == []
+
+
 def test_a_build_lies_in_the_very_directory_that_was_tried_out(world):
     """The program that is tried out in the base puts another in its place."""
     base, aside = world.root / "base", world.root / "aside"
-    init = Path(world.daemon_command()[0]).parent.parent / "sandbox-init/firn-sandbox-init"
-    defines = [f'-D{name}="{path}"' for name, path in (("BASE", base), ("ASIDE", aside), ("INIT", init))]
-    subprocess.run(["cc", "-x", "c", "-", "-o", world.root / "init"] + defines, input=SWAPPING_INIT, text=True, check=True)
-    world.daemon_env |= {"FIRN_SANDBOX_INIT": str(world.root / "init"), "TMPDIR": str(base)}
+    world.daemon_env |= {"FIRN_SANDBOX_INIT": compiled(world, SWAPPING_INIT, BASE=base, ASIDE=aside), "TMPDIR": str(base)}
     client = started(world, world.popen(["nix-build", "--no-out-link", world.nix(f"sh \"t\" ''{WAIT}'' {{}}")]), 1)
     places = list(world.root.glob("*/firn-*/*-*/b"))
     for place in places:
