@@ -146,13 +146,16 @@ class EndingPostponed {
 };
 
 /// Finds out whether programs can be executed in the build directory, so that it is known in the processes of
-/// connections. Where there is no such directory yet, the first build will find out. A daemon that is stopped
-/// meanwhile ends after it, so that the probe's directory does not stay behind.
+/// connections. The default directory is made for that; where another one is not there yet, each connection
+/// will find out. A daemon that is stopped meanwhile ends after it, so that the probe's directory does not
+/// stay behind.
 void probeBuildDirectory(const Locations &locations, const Settings &settings, Logger &logger) {
     EndingPostponed untilProbed;
     std::error_code absent;
     try {
-        if (std::filesystem::is_directory(BuildDirectories::findBase(locations, settings).path, absent)) {
+        BuildDirectoryBase base = BuildDirectories::findBase(locations, settings);
+        bool isDefault = base.path == BuildDirectories::defaultBase(locations);
+        if (isDefault || std::filesystem::is_directory(base.path, absent)) {
             ExecChoice choice = chooseExecMechanism(locations, settings, sandboxInitProgram());
             if (!choice.warning.empty()) {
                 logger.warn(choice.warning);

@@ -47,4 +47,8 @@ struct timespec modificationTime(const struct stat &st);
 /// file system has no such call. Throws SysError.
 bool exchangeEntries(int dirA, const std::string &nameA, int dirB, const std::string &nameB);
 
+/// Renames an entry to a name that nobody has, in one step. 0, or the errno: EEXIST if somebody has the name;
+/// EINVAL where the system or the file system has no such call (or the new name lies below the entry).
+int renameToFreeName(int fromDir, const std::string &from, int toDir, const std::string &to);
+
 } // namespace firn

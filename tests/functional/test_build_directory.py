@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import struct
 import subprocess
 from pathlib import Path
 
@@ -124,6 +125,26 @@ def test_a_directory_that_the_user_s_own_group_may_write_is_good(world):
     world.build('sh "t" "echo > $out" {}').ok()
 
 
+def test_a_directory_that_somebody_may_write_by_an_acl_is_refused_unless_it_is_sticky(world):
+    """The group bits of its mode are the ACL's mask then, also in a group of the owner's alone."""
+    everybody = 0xFFFFFFFF
+    entries = [(1, 7, everybody), (2, 7, 65534), (4, 5, everybody), (16, 7, everybody), (32, 5, everybody)]
+    os.setxattr(world.tmp, "system.posix_acl_access", struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries))
+    assert world.tmp.stat().st_mode & 0o7777 == 0o775
+    expression = 'sh "t" "echo > $out" {}'
+    world.build(expression).fails().says(f"'{world.tmp}' cannot hold build directories", "an ACL lets others write it", f"setfacl -b '{world.tmp}'")
+    world.tmp.chmod(0o1775)
+    world.build(expression).ok()
+
+
+def compiled(world, program, **paths):
+    """A program that stands in for sandbox-init, which it gets as INIT."""
+    paths["INIT"] = Path(world.daemon_command()[0]).parent.parent / "sandbox-init/firn-sandbox-init"
+    defines = [f'-D{name}="{path}"' for name, path in paths.items()]
+    subprocess.run(["cc", "-x", "c", "-", "-o", world.root / "init"] + defines, input=program, text=True, check=True)
+    return str(world.root / "init")
+
+
 SWAPPING_INIT = r"""
 #include <stdio.h>
 #include <string.h>
@@ -137,13 +158,34 @@ int main(int argc, char **argv) {
 """
 
 
+COUNTING_INIT = r"""
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    if (argc > 1 && strcmp(argv[1], "--nothing") == 0) {
+        FILE *log = fopen(LOG, "a");
+        return fputs("tried\n", log) < 0 || fclose(log) != 0;
+    }
+    execv(INIT, argv);
+    return 1;
+}
+"""
+
+
+def test_the_default_directory_is_tried_out_once_for_all_connections_also_on_a_fresh_installation(world):
+    log, default = world.root / "log-of-init", world.state / "builds"
+    world.daemon_env |= {"FIRN_SANDBOX_INIT": compiled(world, COUNTING_INIT, LOG=log), "TMPDIR": ""}
+    assert not default.exists()
+    for name in "ab":
+        world.build(f'sh "{name}" "echo > $out" {{}}').ok()
+    assert log.read_text() == "tried\n" and os.listdir(default) == []
+
+
 def test_a_build_lies_in_the_very_directory_that_was_tried_out(world):
     """The program that is tried out in the base puts another in its place."""
     base, aside = world.root / "base", world.root / "aside"
-    init = Path(world.daemon_command()[0]).parent.parent / "sandbox-init/firn-sandbox-init"
-    defines = [f'-D{name}="{path}"' for name, path in (("BASE", base), ("ASIDE", aside), ("INIT", init))]
-    subprocess.run(["cc", "-x", "c", "-", "-o", world.root / "init"] + defines, input=SWAPPING_INIT, text=True, check=True)
-    world.daemon_env |= {"FIRN_SANDBOX_INIT": str(world.root / "init"), "TMPDIR": str(base)}
+    world.daemon_env |= {"FIRN_SANDBOX_INIT": compiled(world, SWAPPING_INIT, BASE=base, ASIDE=aside), "TMPDIR": str(base)}
     client = started(world, world.popen(["nix-build", "--no-out-link", world.nix(f"sh \"t\" ''{WAIT}'' {{}}")]), 1)
     places = list(world.root.glob("*/firn-*/*-*/b"))
     for place in places:

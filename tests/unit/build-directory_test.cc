@@ -343,6 +343,17 @@ TEST_F(BuildDirectoryTest, isRefusedWhereAGroupCouldReplaceIt) {
     }
 }
 
+TEST_F(BuildDirectoryTest, isRefusedInADirectoryOfAnotherUsersWithTheOneWayOut) {
+    if (geteuid() != 0) {
+        GTEST_SKIP() << "only root can give a directory away";
+    }
+    ASSERT_EQ(chown(base.c_str(), 12345, 0), 0);
+    std::string message = expectError(ErrorKind::refused, [&] { BuildDirectories{base}; });
+    EXPECT_NE(message.find("it belongs to another user. Set 'build-dir' to a directory of your own."),
+              std::string::npos)
+        << message;
+}
+
 TEST_F(BuildDirectoryTest, mayLieWhereAGroupOfOurselvesAloneCanWrite) {
     ASSERT_EQ(chown(base.c_str(), geteuid(), getegid()), 0);
     chmod(base.c_str(), 0775);
@@ -353,13 +364,16 @@ TEST_F(BuildDirectoryTest, mayLieWhereAGroupOfOurselvesAloneCanWrite) {
 }
 
 TEST(PrivateGroupTest, isTheUsersPrimaryOneWithTheUsersNameAndNobodyElse) {
-    UserEntry user{"ann", 1000};
+    UserEntry user{"ann", 1000, 1000};
     EXPECT_TRUE(isPrivateGroup(user, {"ann", 1000, {}}));
     EXPECT_TRUE(isPrivateGroup(user, {"ann", 1000, {"ann"}}));
     EXPECT_FALSE(isPrivateGroup(user, {"ann", 1000, {"ann", "bob"}}));
     EXPECT_FALSE(isPrivateGroup(user, {"users", 1000, {}}));
     EXPECT_FALSE(isPrivateGroup(user, {"ann", 1001, {}}));
-    EXPECT_TRUE(isPrivateGroup(uid_t{0}, gid_t{0}));
+    UserEntry root{"root", 0, 0};
+    EXPECT_TRUE(isPrivateGroup(root, {"wheel", 0, {"root"}}));
+    EXPECT_FALSE(isPrivateGroup(root, {"wheel", 0, {"root", "ann"}}));
+    EXPECT_FALSE(isPrivateGroup(UserEntry{"ann", 1000, 0}, {"root", 0, {}}));
     EXPECT_FALSE(isPrivateGroup(uid_t{0}, gid_t{12345}));
     EXPECT_FALSE(isPrivateGroup(uid_t{4012345}, gid_t{4012345})) << "neither is known";
 }

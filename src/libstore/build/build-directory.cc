@@ -9,6 +9,7 @@
 
 #include "libstore/build/private-group.hh"
 #include "libstore/store/path-locks.hh"
+#include "libstore/store/xattrs.hh"
 #include "libutil/directory-stack.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
@@ -32,9 +33,12 @@ struct Weakness {
     std::string why, remedy;
 };
 
-Weakness weaknessOf(const struct stat &st) {
+Weakness weaknessOf(int fd, const struct stat &st) {
     if (st.st_uid != 0 && st.st_uid != geteuid()) {
         return {"it belongs to another user", ""};
+    }
+    if (aclLetsOthersReplace(fd)) {
+        return {"an ACL lets others write it", aclRemoval};
     }
     if (st.st_mode & S_ISVTX) {
         return {};
@@ -50,15 +54,16 @@ Weakness weaknessOf(const struct stat &st) {
 }
 
 void checkBase(int fd, const std::filesystem::path &path) {
-    Weakness found = weaknessOf(statFd(fd, path));
+    Weakness found = weaknessOf(fd, statFd(fd, path));
     if (!found.why.empty()) {
-        std::string remedy = found.remedy.empty()
-                                 ? ""
-                                 : fmt::format("change that ({} '{}'), or ", found.remedy, path.string());
-        throw Error(ErrorKind::refused,
-                    "'{}' cannot hold build directories, since others could replace them: {}. Either {}set "
-                    "'build-dir' to a directory of your own.",
-                    path.string(), found.why, remedy);
+        std::string change = found.remedy.empty() ? "Set"
+                                                  : fmt::format("Either change that ({} '{}'), or set",
+                                                                found.remedy, path.string());
+        throw Error(
+            ErrorKind::refused,
+            "'{}' cannot hold build directories, since others could replace them: {}. {} 'build-dir' to a "
+            "directory of your own.",
+            path.string(), found.why, change);
     }
 }
 
@@ -149,6 +154,21 @@ class Sweeper {
     std::filesystem::path path_;
     std::optional<Error> trouble_;
 };
+
+/// Renames a directory onto an empty one made for it, so that nothing of another's is ever replaced: for file
+/// systems that cannot rename to a free name (NFS). 0 or the errno. If we are killed in between, the empty
+/// one stays.
+int renameOntoNew(int fromDir, const std::string &from, int toDir, const std::string &to) {
+    if (mkdirat(toDir, to.c_str(), 0700) != 0) {
+        return errno;
+    }
+    if (renameat(fromDir, from.c_str(), toDir, to.c_str()) == 0) {
+        return 0;
+    }
+    int error = errno;
+    unlinkat(toDir, to.c_str(), AT_REMOVEDIR);
+    return error;
+}
 
 constexpr const char *ownName = "b";
 
@@ -396,22 +416,20 @@ BuildDirectory BuildDirectories::makeIn(CommonDirectory &common) {
                 (basePath_ / common.name).string());
 }
 
-/// Renames onto an empty directory made for it, so nothing of another's is ever replaced.
 std::filesystem::path BuildDirectories::moveToBase(int from, const std::string &name,
                                                    const std::string &wanted) {
     for (unsigned number = 0;; number++) {
         std::string target = wanted + "-" + std::to_string(number);
-        std::filesystem::path path = basePath_ / target;
-        if (mkdirat(base_.get(), target.c_str(), 0700) == 0) {
-            if (renameat(from, name.c_str(), base_.get(), target.c_str()) != 0) {
-                int error = errno;
-                unlinkat(base_.get(), target.c_str(), AT_REMOVEDIR);
-                throw SysError(error, fmt::format("moving a build directory to '{}'", path.string()));
-            }
-            return path;
+        int error = renameToFreeName(from, name, base_.get(), target);
+        if (error == EINVAL) {
+            error = renameOntoNew(from, name, base_.get(), target);
         }
-        if (errno != EEXIST) {
-            throwErrno("making directory '{}'", path.string());
+        if (error == 0) {
+            return basePath_ / target;
+        }
+        if (error != EEXIST) {
+            throw SysError(error,
+                           fmt::format("moving a build directory to '{}'", (basePath_ / target).string()));
         }
     }
 }

@@ -94,7 +94,8 @@ class BuildDirectories {
 
     /// Opens, or makes, the common directory and sweeps what is ours in the base, as far as it goes. Refuses
     /// a base directory in which others could replace what is ours: one of another user's, or that others, or
-    /// a group which is not our own user's alone, may write, unless it has a sticky bit.
+    /// a group which is not our own user's alone, or whom an ACL names, may write, unless it has a sticky
+    /// bit.
     explicit BuildDirectories(const std::filesystem::path &base, Sweep sweep = Sweep::yes);
     ~BuildDirectories();
     BuildDirectories(const BuildDirectories &) = delete;

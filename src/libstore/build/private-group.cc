@@ -26,7 +26,7 @@ std::optional<UserEntry> findUser(uid_t uid) {
     std::vector<char> buffer(16 * 1024);
     struct passwd entry;
     auto get = [uid](auto... rest) { return getpwuid_r(uid, rest...); };
-    return findEntry(get, entry, buffer) ? std::optional(UserEntry{entry.pw_name, entry.pw_gid})
+    return findEntry(get, entry, buffer) ? std::optional(UserEntry{entry.pw_name, entry.pw_uid, entry.pw_gid})
                                          : std::nullopt;
 }
 
@@ -44,21 +44,51 @@ std::optional<GroupEntry> findGroup(gid_t gid) {
     return group;
 }
 
+/// Whether accounts cannot be listed, unlike the end of the list, where some databases leave an errno too.
+bool isFailure(int error) {
+    return error == EINTR || error == EIO || error == EMFILE || error == ENFILE || error == ENOMEM ||
+           error == ERANGE;
+}
+
+/// The names of all other users whose primary group it is, as far as the databases list their accounts. None
+/// if they cannot be listed.
+std::optional<std::vector<std::string>> othersWithPrimaryGroup(gid_t group, uid_t user) {
+    constexpr size_t most = 1'000'000;
+    std::vector<std::string> others;
+    setpwent();
+    for (size_t count = 0; count < most; count++) {
+        errno = 0;
+        struct passwd *entry = getpwent();
+        if (!entry) {
+            bool failed = isFailure(errno);
+            endpwent();
+            return failed ? std::nullopt : std::optional(std::move(others));
+        }
+        if (entry->pw_gid == group && entry->pw_uid != user) {
+            others.emplace_back(entry->pw_name);
+        }
+    }
+    endpwent();
+    return std::nullopt;
+}
+
 } // namespace
 
 bool isPrivateGroup(const UserEntry &user, const GroupEntry &group) {
     auto isUser = [&](const std::string &member) { return member == user.name; };
-    return group.gid == user.primaryGroup && group.name == user.name &&
+    bool hasItsName = user.uid == 0 ? group.gid == 0 : group.name == user.name;
+    return group.gid == user.primaryGroup && hasItsName &&
            std::all_of(group.members.begin(), group.members.end(), isUser);
 }
 
 bool isPrivateGroup(uid_t user, gid_t group) {
-    if (user == 0) {
-        return group == 0;
-    }
     std::optional<UserEntry> itsUser = findUser(user);
     std::optional<GroupEntry> itsGroup = findGroup(group);
-    return itsUser && itsGroup && isPrivateGroup(*itsUser, *itsGroup);
+    if (!itsUser || !itsGroup || !isPrivateGroup(*itsUser, *itsGroup)) {
+        return false;
+    }
+    std::optional<std::vector<std::string>> others = othersWithPrimaryGroup(group, user);
+    return others && others->empty();
 }
 
 } // namespace firn

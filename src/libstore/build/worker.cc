@@ -22,6 +22,23 @@ unsigned machineSlots(const Settings &settings) {
     return std::max(settings.machineMaxJobs, 1u);
 }
 
+/// For the mechanism stateDirectory. Opened by its path, the directory need not be the one that was tried
+/// out, so what holds for it is asked again, and put into the choice; that is known already if it lies on the
+/// same file system.
+std::unique_ptr<BuildDirectories> openStateDirectory(ExecChoice &choice, const Locations &locations,
+                                                     const Settings &settings) {
+    auto made = std::make_unique<BuildDirectories>(choice.base);
+    ExecChoice now = chooseExecMechanism(*made, "", locations, settings, sandboxInitProgram());
+    if (now.mechanism != ExecMechanism::direct) {
+        throw Error(
+            ErrorKind::failure,
+            "programs could be executed in '{}' a moment ago, and not in what is there now: try again",
+            choice.base.string());
+    }
+    choice.view = now.view;
+    return made;
+}
+
 } // namespace
 
 BuildWorker::BuildWorker(BuildContext &buildContext)
@@ -114,7 +131,7 @@ BuildDirectories &BuildWorker::directories() {
             context.logger.warn(execChoice_.warning);
         }
         if (execChoice_.mechanism == ExecMechanism::stateDirectory) {
-            made = std::make_unique<BuildDirectories>(execChoice_.base);
+            made = openStateDirectory(execChoice_, store.locations(), context.settings);
         }
         directories_ = std::move(made);
     }
@@ -124,8 +141,7 @@ BuildDirectories &BuildWorker::directories() {
 /// What lies at the directory's path may be another file system by now, or be mounted in another way. The
 /// open directory is what counts.
 const ExecChoice &BuildWorker::execChoiceFor(const BuildDirectory &directory) {
-    bool elsewhere = execChoice_.mechanism == ExecMechanism::stateDirectory;
-    if (!elsewhere && viewOf(directory.fd()) != execChoice_.view) {
+    if (viewOf(directory.fd()) != execChoice_.view) {
         throw Error(ErrorKind::failure,
                     "the file system of build directory '{}' is another one, or mounted in another way, than "
                     "when the first build of this request began: try again",

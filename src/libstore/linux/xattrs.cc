@@ -79,6 +79,26 @@ void removeLinkXattr(int dir, const std::string &name, const std::string &xattr)
     }
 }
 
+const char *const aclRemoval = "setfacl -b";
+
+bool aclLetsOthersReplace(int dir) {
+    struct stat st;
+    if (fstat(dir, &st) != 0) {
+        throwErrno("reading the mode of an open directory");
+    }
+    if (!(st.st_mode & S_IWGRP) || (st.st_mode & S_ISVTX)) {
+        return false;
+    }
+    // One that says no more than the mode is not kept by the kernel, so it need not be read.
+    if (fgetxattr(dir, "system.posix_acl_access", nullptr, 0) >= 0) {
+        return true;
+    }
+    if (hasNoAttributes(errno)) {
+        return false;
+    }
+    throwErrno("asking for the ACL of an open directory");
+}
+
 void changeModeAt(int dir, const std::string &name, unsigned mode) {
     UniqueFd fd(openat(dir, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
     struct stat st;

@@ -19,6 +19,13 @@ bool removeXattr(int fd, const std::string &name);
 std::vector<std::string> listLinkXattrs(int dir, const std::string &name);
 void removeLinkXattr(int dir, const std::string &name, const std::string &xattr);
 
+/// Whether an ACL lets others than those whom its mode speaks of replace what is in an open directory. On
+/// Linux a POSIX ACL that names somebody, with a mask (the mode's group bits) that lets them write, unless
+/// the directory is sticky; on macOS an entry that allows somebody to change the directory, or delete in it.
+bool aclLetsOthersReplace(int dir);
+/// The command that takes a directory's ACL from it.
+extern const char *const aclRemoval;
+
 /// chmod of what is entry `name` in `dir`, if it is the regular file or directory with this inode number and
 /// device; follows no symlink. For files whose mode lets even their owner not open them.
 void changeModeAt(int dir, const std::string &name, unsigned mode);

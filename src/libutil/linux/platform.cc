@@ -109,4 +109,11 @@ bool exchangeEntries(int dirA, const std::string &nameA, int dirB, const std::st
     throwErrno("exchanging '{}' and '{}'", escapeForDisplay(nameA), escapeForDisplay(nameB));
 }
 
+int renameToFreeName(int fromDir, const std::string &from, int toDir, const std::string &to) {
+    if (renameat2(fromDir, from.c_str(), toDir, to.c_str(), RENAME_NOREPLACE) == 0) {
+        return 0;
+    }
+    return errno == ENOSYS ? EINVAL : errno;
+}
+
 } // namespace firn
