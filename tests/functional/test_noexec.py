@@ -726,14 +726,23 @@ def test_a_builder_in_its_own_user_namespace_changes_nothing_for_others(world, n
 
 
 @both
-def test_setuid_stays_inert(world, noexec, sandbox):
+def test_a_build_dir_without_tmpdir_is_treated_alike(world, noexec, sandbox):
+    noexec.mount()
+    world.conf |= {"sandbox": sandbox, "build-dir": str(noexec.path)}
+    world.daemon_env["TMPDIR"] = str(world.root / "ctmp")
+    assert world.text(f"sh \"d\" ''{RUN_COPY} ran > $out; pwd >> $out'' {{}}").startswith("ran\n" + ("/build" if sandbox == "true" else f"{noexec.path}/"))
+
+
+@both
+@pytest.mark.parametrize("command", ["true", "exit 1"])
+def test_nothing_keeps_the_host_from_unmounting_after_a_build(world, noexec, sandbox, command):
+    """Not lazily: nobody has it open, or as a mount, once the client has its answer and has gone."""
     noexec.mount()
     world.conf["sandbox"] = sandbox
-    world.conf["filter-syscalls"] = "false"
-    world.conf["allow-new-privileges"] = "true"
-    text = world.text(f"sh \"suid\" ''{RUN_COPY} x; chmod 4755 busybox; ./busybox id -u > $out; id -u >> $out'' {{}}")
-    real, other = text.split()
-    assert real == other
+    result = world.build(f"sh \"u\" ''{RUN_COPY} ran > $out; {command}'' {{}}")
+    assert (result.status == 0) == (command == "true"), result
+    assert world.wait_for_quiet() == []
+    noexec.in_host("umount", noexec.path)
 
 
 @pytest.mark.root_only
