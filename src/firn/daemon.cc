@@ -17,6 +17,7 @@
 #include "libstore/build/helper-program.hh"
 #include "libstore/build/scratch-store.hh"
 #include "libstore/protocol/server.hh"
+#include "libutil/descriptor-limit.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 
@@ -38,6 +39,7 @@ Settings loadDaemonSettings(const DaemonOptions &options, const Locations &locat
 /// One accepted connection, in its own process.
 void serveSocket(int socket, const DaemonOptions &options, const Locations &locations,
                  const Settings &settings, Logger &logger) {
+    raiseDescriptorLimit();
     PeerCredentials credentials = peerCredentials(socket);
     PeerDecision decision = decideAboutPeer(credentials, settings);
     if (!decision.allowed) {
@@ -70,6 +72,7 @@ Pipe takeStdio() {
 void serveStdio(const DaemonOptions &options, const StoreChoice &choice, const Settings &settings) {
     Pipe client = takeStdio();
     if (!choice.viaDaemon) {
+        raiseDescriptorLimit();
         Peer peer;
         peer.trusted = options.forceTrust.value_or(true);
         peer.pid = getppid();

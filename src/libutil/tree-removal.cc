@@ -11,6 +11,7 @@
 #include "libutil/directory-stack.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
+#include "libutil/mount-id.hh"
 #include "libutil/platform.hh"
 
 namespace firn {
@@ -27,6 +28,7 @@ class TreeRemover {
             return 0;
         }
         device_ = st.st_dev;
+        mount_ = mountId(way_.current());
         removeEntry(name, st);
         while (way_.depth() > 0) {
             removeNext();
@@ -67,10 +69,12 @@ class TreeRemover {
     }
 
     void enter(const std::string &name, const struct stat &st) {
-        checkSameFileSystem(name, st);
+        if (!mount_) {
+            checkSameDevice(name, st);
+        }
         makeAccessible(name, st);
         way_.enter(name);
-        checkSameFileSystem("", way_.currentStat());
+        checkSameMount();
         if (way_.depth() > 1 && isMountRoot(way_.current())) {
             throw Error(ErrorKind::refused, "{} is not removed: something is mounted there. Unmount it first",
                         way_.describe());
@@ -78,13 +82,27 @@ class TreeRemover {
         remainders_.push_back({listDirectory(way_.current())});
     }
 
-    void checkSameFileSystem(const std::string &name, const struct stat &st) const {
-        if (st.st_dev != device_) {
-            throw Error(
-                ErrorKind::refused,
-                "{} is not removed: it is on another file system than the tree it is in. Unmount it first",
-                way_.describe(name));
+    /// A subvolume that the build made lies in the same mount; rmdir() removes it when it is empty, from
+    /// Linux 4.18 on.
+    void checkSameMount() const {
+        if (!mount_) {
+            checkSameDevice("", way_.currentStat());
+        } else if (mountId(way_.current()) != mount_) {
+            refuseOther("");
         }
+    }
+
+    void checkSameDevice(const std::string &name, const struct stat &st) const {
+        if (st.st_dev != device_) {
+            refuseOther(name);
+        }
+    }
+
+    [[noreturn]] void refuseOther(const std::string &name) const {
+        throw Error(
+            ErrorKind::refused,
+            "{} is not removed: it is on another file system than the tree it is in. Unmount it first",
+            way_.describe(name));
     }
 
     /// Without following a symlink that took the directory's place. Fails for a directory of somebody else;
@@ -107,7 +125,7 @@ class TreeRemover {
         }
         // Somebody put something in since it was listed.
         way_.enter(name);
-        checkSameFileSystem("", way_.currentStat());
+        checkSameMount();
         remainders_.back().names = listDirectory(way_.current());
         remainders_.back().listings++;
     }
@@ -135,6 +153,7 @@ class TreeRemover {
     DirectoryStack way_;
     std::vector<Remainder> remainders_; ///< one for each directory on the way
     dev_t device_ = 0;
+    std::optional<uint64_t> mount_; ///< of the directory that the tree is in; none: st_dev must do
     uint64_t freed_ = 0;
 };
 

@@ -7,7 +7,7 @@ namespace firn::sandbox {
 namespace {
 
 constexpr uint32_t magic = 0x78626e73;
-constexpr uint32_t version = 3;
+constexpr uint32_t version = 4;
 
 class Encoder {
   public:
@@ -147,6 +147,7 @@ void fields(Coder &coder, Value &d) {
     coder.blob(d.filter);
     coder.flag(d.noNewPrivileges);
     coder.number(d.personality);
+    coder.number(d.descriptorLimit);
     coder.text(d.workingDirectory);
     coder.text(d.builder);
     coder.list(d.args, 4, [&](auto &arg) { coder.text(arg); });

@@ -97,7 +97,8 @@ struct Description {
     std::vector<SetupOp> ops;
     std::string filter; ///< struct sock_filter[], as seccomp takes it; empty: none
     bool noNewPrivileges = true;
-    uint32_t personality = 0; ///< as for personality(2)
+    uint32_t personality = 0;     ///< as for personality(2)
+    uint32_t descriptorLimit = 0; ///< the builder's soft RLIMIT_NOFILE; the hard one is inherited
     std::string workingDirectory;
     std::string builder;
     std::vector<std::string> args; ///< argv, with argv[0]

@@ -29,13 +29,12 @@ void closeAllBut(unsigned first, std::initializer_list<int> kept) {
     closeRange(first, ~0u);
 }
 
-DescriptorLimits allowManyDescriptors() {
+rlim_t allowManyDescriptors() {
     struct rlimit limit;
     check(getrlimit(RLIMIT_NOFILE, &limit), Step::setLimits, "descriptors");
-    struct rlimit raised = limit;
-    raised.rlim_cur = raised.rlim_max;
-    check(setrlimit(RLIMIT_NOFILE, &raised), Step::setLimits, "descriptors");
-    return {limit, raised.rlim_cur};
+    limit.rlim_cur = limit.rlim_max;
+    check(setrlimit(RLIMIT_NOFILE, &limit), Step::setLimits, "descriptors");
+    return limit.rlim_cur;
 }
 
 } // namespace firn::sandbox

@@ -11,11 +11,7 @@ namespace firn::sandbox {
 void closeAllBut(unsigned first, std::initializer_list<int> kept);
 
 /// Raises the soft limit of open descriptors as far as it goes: detached mounts cost one each until they are
-/// attached.
-struct DescriptorLimits {
-    struct rlimit before;
-    rlim_t now;
-};
-DescriptorLimits allowManyDescriptors();
+/// attached. Returns what it is now.
+rlim_t allowManyDescriptors();
 
 } // namespace firn::sandbox

@@ -158,12 +158,15 @@ void closeOthers() {
     closeAllBut(3, {statusFd()});
 }
 
-void setLimits(const struct rlimit &descriptors) {
+void setLimits(const Description &d) {
     // No core dumps into the build directory unless the builder asks for them.
     struct rlimit core;
     check(getrlimit(RLIMIT_CORE, &core), Step::setLimits, "core");
     core.rlim_cur = 0;
     check(setrlimit(RLIMIT_CORE, &core), Step::setLimits, "core");
+    struct rlimit descriptors;
+    check(getrlimit(RLIMIT_NOFILE, &descriptors), Step::setLimits, "descriptors");
+    descriptors.rlim_cur = std::min<rlim_t>(d.descriptorLimit, descriptors.rlim_max);
     check(setrlimit(RLIMIT_NOFILE, &descriptors), Step::setLimits, "descriptors");
 }
 
@@ -189,12 +192,11 @@ void enterWorkingDirectory(const Description &d, const std::optional<FileIdentit
     }
 }
 
-[[noreturn]] void runBuilder(const Description &d, const struct rlimit &descriptors,
-                             const std::optional<FileIdentity> &workingDirectory) {
+[[noreturn]] void runBuilder(const Description &d, const std::optional<FileIdentity> &workingDirectory) {
     setsid();
     connectOutput(d);
     closeOthers();
-    setLimits(descriptors);
+    setLimits(d);
     if (personality(d.personality) < 0) {
         fail(Step::setPersonality, "");
     }
@@ -255,8 +257,7 @@ bool isFull(int watched) {
 
 } // namespace
 
-void runInner(const Description &description, std::vector<OpenSource> &early, int gate,
-              const struct rlimit &descriptors) {
+void runInner(const Description &description, std::vector<OpenSource> &early, int gate) {
     awaitMapping(gate);
     if (description.userNamespace) {
         becomeUser(description);
@@ -274,7 +275,7 @@ void runInner(const Description &description, std::vector<OpenSource> &early, in
 
     pid_t builder = check(fork(), Step::forkBuilder);
     if (builder == 0) {
-        runBuilder(description, descriptors, files.workingDirectory);
+        runBuilder(description, files.workingDirectory);
     }
     // A copy of the log kept here would hide that the builder has closed it.
     int watched = files.watched < 0 ? statusFd() : files.watched;

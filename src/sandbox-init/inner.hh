@@ -2,8 +2,6 @@
 
 #include <vector>
 
-#include <sys/resource.h>
-
 #include "sandbox-init/description.hh"
 #include "sandbox-init/sources.hh"
 
@@ -14,9 +12,7 @@ namespace firn::sandbox {
 /// is the end of every process in the sandbox; the kernel sees to that.
 ///
 /// `gate` is a pipe whose write end only the outer process holds: a byte says that the user ids are mapped,
-/// the end of file says that the outer process, and so the daemon, is gone. `descriptors` is the builder's
-/// RLIMIT_NOFILE.
-[[noreturn]] void runInner(const Description &description, std::vector<OpenSource> &early, int gate,
-                           const struct rlimit &descriptors);
+/// the end of file says that the outer process, and so the daemon, is gone.
+[[noreturn]] void runInner(const Description &description, std::vector<OpenSource> &early, int gate);
 
 } // namespace firn::sandbox

@@ -103,8 +103,7 @@ void mapUsers(pid_t inner, const Description &description) {
 void runOuter(Description description) {
     dieWithDaemon(description);
     setGroups(description);
-    DescriptorLimits descriptors = allowManyDescriptors();
-    std::vector<OpenSource> early = openEarlySources(description, descriptors.now);
+    std::vector<OpenSource> early = openEarlySources(description, allowManyDescriptors());
 
     sigset_t awaited;
     sigemptyset(&awaited);
@@ -117,7 +116,7 @@ void runOuter(Description description) {
     pid_t inner = check(forkInto(namespacesOf(description)), Step::enterNamespaces);
     if (inner == 0) {
         close(gate[1]);
-        runInner(description, early, gate[0], descriptors.before);
+        runInner(description, early, gate[0]);
     }
     if (description.userNamespace) {
         mapUsers(inner, description);

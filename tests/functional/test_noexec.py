@@ -11,6 +11,7 @@ import functools
 import os
 import random
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -241,15 +242,77 @@ def test_a_copied_program_runs_and_the_flags_beside_noexec_stay(world, noexec, s
     assert not re.search(r"(shared|master):", lines[1]), "it is a peer of the host's mount"
 
 
+class Crowd:
+    """Builds that all wait at a gate, once they run. They are as many as an ordinary user likes, or as there are build users."""
+
+    def __init__(self, world, noexec, count, limits):
+        """`limits`: of the daemon's descriptors, as prlimit takes them."""
+        self.world, self.noexec, self.count = world, noexec, count
+        self.gate = world.root / "gate"
+        self.gate.mkdir()
+        self.gate.chmod(0o777)
+        world.conf["machine-max-jobs"] = str(count)
+        world.conf["sandbox-paths"] += f" {self.gate}"
+        world.daemon_prefix = ["prlimit", f"--nofile={limits}", *world.daemon_prefix]
+
+    def start(self, then):
+        script = f"{RUN_COPY} ran $n > $out; : > {self.gate}/$n; read -r line < {self.gate}/open || true; {then}"
+        os.mkfifo(self.gate / "open", 0o644)
+        (self.gate / "open").chmod(0o644)
+        return self.world.popen(["nix-build", "--no-out-link", "--max-jobs", str(self.count), self.world.nix(
+            f"map (n: sh \"b${{toString n}}\" ''{script}'' {{ inherit n; }}) (builtins.genList (n: n) {self.count})")])
+
+    def waiting(self):
+        return len(os.listdir(self.gate)) - 1
+
+    def directories(self):
+        """What is below the base's common directory, one for each build."""
+        return [path for path in self.noexec.view.glob("firn-*/*") if path.is_dir()]
+
+    def open(self):
+        # Whoever reads the pipe has an end of file only when the last writer goes, and whoever comes later would wait: so it
+        # becomes an ordinary file first.
+        with open(self.gate / "open", "w"):
+            (self.gate / "opened").touch()
+            (self.gate / "opened").rename(self.gate / "open")
+
+
 @both
 def test_many_builds_at_once(world, noexec, sandbox):
+    """With the usual soft limit of descriptors, of which each takes some ten. The builders themselves keep that limit."""
     noexec.mount()
     world.conf["sandbox"] = sandbox
-    world.conf["max-jobs"] = world.conf["machine-max-jobs"] = "100" if not machine.is_root() else str(machine.BUILD_USERS)
-    count = 100
-    result = world.build(f"map (n: sh \"b${{toString n}}\" ''{RUN_COPY} ran ${{toString n}} > $out'' {{}}) (builtins.genList (n: n) {count})",
-                         timeout=300).ok()
-    assert [Path(path).read_text() for path in result.lines] == [f"ran {n}\n" for n in range(count)]
+    crowd = Crowd(world, noexec, machine.BUILD_USERS if machine.is_root() else 100, "1024:")
+    client = crowd.start(then="ulimit -Sn >> $out; ulimit -Hn >> $out")
+    assert machine.wait_until(lambda: crowd.waiting() == crowd.count or client.poll() is not None, 240), crowd.waiting()
+    assert client.poll() is None, client.stderr.read()
+    assert len(crowd.directories()) == crowd.count
+    crowd.open()
+    out, err = world.finish(client, 240)
+    assert client.returncode == 0, err
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert [Path(path).read_text() for path in out.decode().split()] == [f"ran {n}\n1024\n{hard}\n" for n in range(crowd.count)]
+
+
+@pytest.mark.user_only
+@both
+def test_builds_for_which_descriptors_are_lacking_fail_alone(world, noexec, sandbox):
+    """Those that run go on to their ends, and nothing of any is left."""
+    noexec.mount()
+    world.conf["sandbox"] = sandbox
+    crowd = Crowd(world, noexec, 40, "128:256")
+    client = crowd.start(then="true")
+    # Whoever has a directory waits in the end; the others have none.
+    assert machine.wait_until(lambda: crowd.waiting() > 5 and len(crowd.directories()) == crowd.waiting() or client.poll() is not None, 60)
+    assert client.poll() is None, client.stderr.read()
+    crowd.open()
+    _, err = world.finish(client, 120)
+    assert client.returncode != 0 and b"Too many open files. The daemon may have 256 descriptors open" in err and b"LimitNOFILE" in err, err
+    made = [path for path in world.valid_paths() if re.search(r"-b\d+$", path)]
+    assert 5 < len(made) < crowd.count and len(made) >= crowd.waiting()
+    assert b"stays until" not in err, err
+    # The request after this one finds room again.
+    assert world.text(f"sh \"after\" ''{RUN_COPY} ran > $out'' {{}}") == "ran\n"
 
 
 @both
@@ -663,14 +726,23 @@ def test_a_builder_in_its_own_user_namespace_changes_nothing_for_others(world, n
 
 
 @both
-def test_setuid_stays_inert(world, noexec, sandbox):
+def test_a_build_dir_without_tmpdir_is_treated_alike(world, noexec, sandbox):
+    noexec.mount()
+    world.conf |= {"sandbox": sandbox, "build-dir": str(noexec.path)}
+    world.daemon_env["TMPDIR"] = str(world.root / "ctmp")
+    assert world.text(f"sh \"d\" ''{RUN_COPY} ran > $out; pwd >> $out'' {{}}").startswith("ran\n" + ("/build" if sandbox == "true" else f"{noexec.path}/"))
+
+
+@both
+@pytest.mark.parametrize("command", ["true", "exit 1"])
+def test_nothing_keeps_the_host_from_unmounting_after_a_build(world, noexec, sandbox, command):
+    """Not lazily: nobody has it open, or as a mount, once the client has its answer and has gone."""
     noexec.mount()
     world.conf["sandbox"] = sandbox
-    world.conf["filter-syscalls"] = "false"
-    world.conf["allow-new-privileges"] = "true"
-    text = world.text(f"sh \"suid\" ''{RUN_COPY} x; chmod 4755 busybox; ./busybox id -u > $out; id -u >> $out'' {{}}")
-    real, other = text.split()
-    assert real == other
+    result = world.build(f"sh \"u\" ''{RUN_COPY} ran > $out; {command}'' {{}}")
+    assert (result.status == 0) == (command == "true"), result
+    assert world.wait_for_quiet() == []
+    noexec.in_host("umount", noexec.path)
 
 
 @pytest.mark.root_only

@@ -50,6 +50,12 @@ void probeAttributes() {
     show("fsetxattr", syscall(SYS_fsetxattr, fd, "user.a", "v", 1, 0));
     show("setxattrat", syscall(463, AT_FDCWD, "f", 0, "user.a", nullptr, 0));
     show("file_setattr", syscall(469, AT_FDCWD, "f", nullptr, 0, 0));
+    int directory = open(".", O_RDONLY | O_DIRECTORY);
+    show("subvolume", syscall(SYS_ioctl, directory, 0x5000940e, nullptr));
+    show("subvolume-2", syscall(SYS_ioctl, directory, 0x50009418, nullptr));
+    show("snapshot", syscall(SYS_ioctl, directory, 0x50009401, nullptr));
+    show("snapshot-2", syscall(SYS_ioctl, directory, 0x50009417 | 1L << 40, nullptr));
+    show("ioctl-harmless", syscall(SYS_ioctl, directory, 0x5451)); // FIOCLEX
     show("io_uring_setup", syscall(SYS_io_uring_setup, 4, nullptr));
     show("io_uring_enter", syscall(SYS_io_uring_enter, -1, 0, 0, 0, nullptr, 0));
     show("io_uring_register", syscall(SYS_io_uring_register, -1, 0, nullptr, 0));

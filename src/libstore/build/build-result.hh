@@ -37,6 +37,8 @@ struct BuildResult {
     std::string errorMessage;
     uint64_t timesBuilt = 0;
     bool isNonDeterministic = false;
+    bool lackedDescriptors =
+        false; ///< failed for want of descriptors, here or below: not the derivation's fault
     time_t startTime = 0, stopTime = 0;
     std::optional<uint64_t> cpuUser, cpuSystem;      ///< microseconds
     std::map<std::string, Realisation> builtOutputs; ///< by output name

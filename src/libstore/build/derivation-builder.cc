@@ -32,6 +32,7 @@
 #include "libstore/build/worker.hh"
 #include "libstore/model/structured-attributes.hh"
 #include "libstore/store/path-locks.hh"
+#include "libutil/descriptor-limit.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 #include "libutil/interrupt.hh"
@@ -44,6 +45,9 @@ using Status = BuildResult::Status;
 
 constexpr auto firstUserPoll = std::chrono::milliseconds(10);
 constexpr auto longestUserPoll = std::chrono::milliseconds(500);
+/// What a build takes, and what the end of one may take for a moment: with that many free when one begins,
+/// all that have begun come to their ends.
+constexpr size_t descriptorsOfBuild = 64;
 constexpr uint64_t scarceSpace = 8 * 1024 * 1024; // bytes left that may explain a failure
 
 unsigned coresFor(const Settings &settings) {
@@ -142,6 +146,7 @@ struct DerivationBuilder::Impl {
     void releaseUser();
     void finishLog();
     void endStragglers();
+    void removeDirectory();
     void keepFailed();
 };
 
@@ -167,6 +172,7 @@ Task<> DerivationBuilder::Impl::leaseUser() {
 
 void DerivationBuilder::Impl::prepare() {
     sandboxed = decideSandbox();
+    requireDescriptors(descriptorsOfBuild);
     std::optional<gid_t> group = user ? std::optional(user->gid()) : std::nullopt;
     leftovers.emplace(store);
     chooseScratchPaths();
@@ -613,7 +619,7 @@ void DerivationBuilder::Impl::leave(bool failed) {
     if (failed && settings.keepFailed) {
         keepFailed();
     }
-    directory.reset();
+    removeDirectory();
     scratchStore.reset();
     leftovers.reset();
     log.reset();
@@ -626,6 +632,19 @@ void DerivationBuilder::Impl::releaseUser() {
         user->release();
         user.reset();
     }
+}
+
+void DerivationBuilder::Impl::removeDirectory() {
+    try {
+        if (directory) {
+            directory->remove();
+        }
+    } catch (const Error &error) {
+        worker.context.logger.warn(
+            fmt::format("the build directory '{}' stays until the next daemon's start: {}",
+                        directory->path().string(), error.message()));
+    }
+    directory.reset();
 }
 
 /// A cancelled build's log as far as it came. Where this fails there is mostly an error already that matters

@@ -10,6 +10,7 @@
 #include "libstore/build/resolution.hh"
 #include "libstore/build/worker.hh"
 #include "libstore/store/features.hh"
+#include "libutil/descriptor-limit.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 #include "libutil/nar.hh"
@@ -79,7 +80,8 @@ struct DerivationGoal::Inputs {
     explicit Inputs(EventLoop &loop) : over(loop) {}
     Event over;
     size_t pending = 0, failed = 0;
-    InputPaths paths; ///< of outputs that were told of
+    bool lackedDescriptors = false; ///< one that failed
+    InputPaths paths;               ///< of outputs that were told of
 };
 
 DerivationGoal::DerivationGoal(BuildWorker &worker, StorePath drvPath, std::set<std::string> wanted,
@@ -139,7 +141,13 @@ Task<> DerivationGoal::run() {
         }
         failure.status = Status::miscFailure;
         failure.errorMessage = error.message();
+        const auto *system = dynamic_cast<const SysError *>(&error);
+        if (system && isLackOfDescriptors(system->number())) {
+            failure.lackedDescriptors = true;
+            failure.errorMessage += ". " + descriptorRemedy();
+        }
     }
+    failure.lackedDescriptors = failure.lackedDescriptors || (inputs_ && inputs_->lackedDescriptors);
     failure.startTime = result_.startTime;
     failure.stopTime = result_.stopTime;
     failure.cpuUser = result_.cpuUser;
@@ -273,6 +281,7 @@ Task<> DerivationGoal::buildInput(BuildWorker &worker, std::shared_ptr<Inputs> i
         inputs->paths[path].emplace(name, realisation.outPath);
     }
     inputs->failed += result.success() ? 0 : 1;
+    inputs->lackedDescriptors = inputs->lackedDescriptors || result.lackedDescriptors;
     inputs->pending--;
     if (inputs->pending == 0 || (inputs->failed > 0 && !worker.context.settings.keepGoing)) {
         inputs->over.set();

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "libutil/descriptor-limit.hh"
 #include "libutil/error.hh"
 
 // The process is forked from a threaded one: until exec, the children call nothing but what may be called in
@@ -30,6 +31,7 @@ struct Prepared {
     std::vector<char *> args, env;
     int statusFd;
     int maxFd;
+    rlim_t usualDescriptors; ///< the builder's soft limit
 };
 
 std::vector<char *> pointers(const std::vector<std::string> &strings) {
@@ -97,6 +99,11 @@ void connectOutput(const Prepared &p) {
     if (getrlimit(RLIMIT_CORE, &core) == 0) {
         core.rlim_cur = 0;
         setrlimit(RLIMIT_CORE, &core);
+    }
+    struct rlimit descriptors;
+    if (getrlimit(RLIMIT_NOFILE, &descriptors) == 0) {
+        descriptors.rlim_cur = p.usualDescriptors;
+        setrlimit(RLIMIT_NOFILE, &descriptors);
     }
     umask(022);
     if (chdir(p.spec.workingDirectory.c_str()) < 0) {
@@ -172,8 +179,12 @@ int descriptorLimit() {
 
 BuilderProcess launchUnconfined(const LaunchSpec &spec) {
     Pipe status = makePipe();
-    Prepared prepared{spec, pointers(spec.args), pointers(spec.env), status.writeEnd.get(),
-                      descriptorLimit()};
+    Prepared prepared{spec,
+                      pointers(spec.args),
+                      pointers(spec.env),
+                      status.writeEnd.get(),
+                      descriptorLimit(),
+                      usualDescriptorLimit()};
     // SIGTERM is blocked over the fork, so that an early kill() waits for the supervisor.
     sigset_t term, old;
     sigemptyset(&term);

@@ -101,7 +101,7 @@ void BuildWorker::run() {
 }
 
 void BuildWorker::endUnlessKeepGoing(const BuildResult &result) {
-    if (!result.success() && !context.settings.keepGoing) {
+    if (!result.success() && !result.lackedDescriptors && !context.settings.keepGoing) {
         loop.stop("another build failed");
     }
 }

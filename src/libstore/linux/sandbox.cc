@@ -1,5 +1,6 @@
 #include "libstore/build/sandbox.hh"
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 #include "libstore/linux/sandbox-plan.hh"
+#include "libutil/descriptor-limit.hh"
 #include "libutil/error.hh"
 
 namespace firn {
@@ -113,6 +115,7 @@ BuilderProcess spawnSandbox(const SandboxSpec &spec) {
     }
     description.statusFd = writeEnd.get();
     description.parentPid = getpid();
+    description.descriptorLimit = static_cast<uint32_t>(std::min<rlim_t>(usualDescriptorLimit(), UINT32_MAX));
     UniqueFd memory = aboveStandard(inMemory(sandbox::encodeDescription(description)));
 
     Spawn spawn;

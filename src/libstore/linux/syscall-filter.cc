@@ -111,6 +111,15 @@ void refuseOpaqueCalls(Rules &rules) {
     rules.refuse("io_uring_register", ENOSYS);
 }
 
+/// Subvolumes and snapshots of a btrfs, which anybody may make: a read-only one could be removed by root
+/// alone. The numbers are those of linux/btrfs.h.
+void refuseSubvolumes(Rules &rules) {
+    constexpr uint32_t all = 0xffffffff;
+    for (uint32_t request : {0x50009401u, 0x5000940eu, 0x50009417u, 0x50009418u}) {
+        rules.refuse("ioctl", EPERM, {hasBits(1, all, request)});
+    }
+}
+
 void refuseSockets(Rules &rules) {
     constexpr uint32_t all = 0xffffffff;
     constexpr uint32_t typeBits = 0xf; // the rest are flags
@@ -153,6 +162,7 @@ std::string makeFilter(bool refuseUnixSockets) {
     refuseSetidBits(rules);
     refuseAttributes(rules);
     refuseOpaqueCalls(rules);
+    refuseSubvolumes(rules);
     if (refuseUnixSockets) {
         refuseSockets(rules);
     }

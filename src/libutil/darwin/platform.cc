@@ -11,6 +11,7 @@
 #include "libutil/error.hh"
 #include "libutil/file-descriptor.hh"
 #include "libutil/files.hh"
+#include "libutil/mount-id.hh"
 
 namespace firn {
 
@@ -82,6 +83,10 @@ UniqueFd openWorkingDirectory() {
 
 bool isMountRoot(int) {
     return false; // no bind mounts here: st_dev tells mounts apart
+}
+
+std::optional<uint64_t> mountId(int) {
+    return std::nullopt;
 }
 
 bool changeOwnerAt(int dir, const std::string &name, uid_t from, uid_t uid, gid_t gid, struct stat &st) {

@@ -12,6 +12,7 @@
 #include "libutil/error.hh"
 #include "libutil/file-descriptor.hh"
 #include "libutil/files.hh"
+#include "libutil/mount-id.hh"
 
 namespace firn {
 
@@ -79,6 +80,15 @@ bool isMountRoot(int fd) {
         return false; // forbidden by an old container's filter
     }
     return st.stx_attributes & st.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT;
+}
+
+std::optional<uint64_t> mountId(int fd) {
+    struct statx st;
+    // From Linux 5.8 on, and not where an old container's filter forbids the call.
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &st) != 0 || !(st.stx_mask & STATX_MNT_ID)) {
+        return std::nullopt;
+    }
+    return st.stx_mnt_id;
 }
 
 bool changeOwnerAt(int dir, const std::string &name, uid_t from, uid_t uid, gid_t gid, struct stat &st) {
