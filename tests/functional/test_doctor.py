@@ -173,6 +173,15 @@ def test_a_host_without_user_namespaces_is_told_with_the_switch(world):
     assert "max_user_namespaces" not in finding["text"]
 
 
+def test_a_read_only_tmp_is_none_of_its_business(world):
+    """The world's own directory below it stays as it is."""
+    before = f"""mount --bind '{world.root}' '{world.root}'
+mount --rbind /tmp /tmp
+mount -o remount,bind,ro /tmp
+if mkdir /tmp/firn-test-written 2>/dev/null; then exit 99; fi"""
+    assert findings(world, before=before, status=0)["sandbox"][0]["level"] == "ok"
+
+
 def test_a_store_on_noexec_is_an_error_of_its_own(world):
     world.store.mkdir()
     finding = findings(world, before=mount_noexec(world.store), status=2)["store-noexec"][0]

@@ -2,12 +2,9 @@
 // reasons are then looked for where hosts are known to forbid it.
 
 #include <cerrno>
-#include <cstdlib>
-#include <string_view>
+#include <filesystem>
 
 #include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "libstore/build/sandbox.hh"
 #include "libstore/linux/namespace-rules.hh"
@@ -33,28 +30,17 @@ std::string explainMounts(Step step, int error) {
     return refused ? explainForbiddenNamespaces(readNamespaceRules(), error) : "";
 }
 
-/// The preflight's scratch store and build directory.
-class TemporaryDirectory {
-  public:
-    TemporaryDirectory() : path_("/tmp/firn-probe-XXXXXX") {
-        if (!mkdtemp(path_.data())) {
-            throwErrno("making the directory '{}'", path_);
-        }
-        fd_.reset(open(path_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+/// The preflight's scratch store and build directory, in which nothing is made: the directory of the program,
+/// as one that is surely there, so that nothing must be written anywhere or could be left behind.
+UniqueFd openDirectoryOf(const std::string &program) {
+    std::filesystem::path parent = std::filesystem::path(program).parent_path();
+    std::string directory = parent.empty() ? "." : parent.string();
+    UniqueFd fd(open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!fd) {
+        throwErrno("opening the directory '{}' of the program that starts builds", directory);
     }
-    TemporaryDirectory(const TemporaryDirectory &) = delete;
-    TemporaryDirectory &operator=(const TemporaryDirectory &) = delete;
-    ~TemporaryDirectory() {
-        // Only ever holds mount points of our own making.
-        unlinkat(fd_.get(), "probe", 0);
-        rmdir(path_.c_str());
-    }
-    int fd() const { return fd_.get(); }
-
-  private:
-    std::string path_;
-    UniqueFd fd_;
-};
+    return fd;
+}
 
 } // namespace
 
@@ -107,12 +93,12 @@ std::string explainSetupFailure(const BuilderResult &result) {
 }
 
 BuilderResult trySandbox(const std::string &initProgram, bool sandboxed) {
-    TemporaryDirectory directory;
+    UniqueFd directory = openDirectoryOf(initProgram);
     UniqueFd null(open("/dev/null", O_WRONLY | O_CLOEXEC));
     SandboxSpec spec;
     spec.initProgram = initProgram;
     spec.sandboxed = sandboxed;
-    spec.scratchStore = spec.buildDir = directory.fd();
+    spec.scratchStore = spec.buildDir = directory.get();
     spec.workingDirectory = "/";
     // The program itself, asked for nothing, as the one executable that is surely there.
     spec.sandboxPaths = {{"/probe", initProgram, false}};
