@@ -242,6 +242,19 @@ TEST(DoctorBuildDirectory, ARefusalIsAnErrorWithItsRemedies) {
     EXPECT_EQ(findings[1].remedy, "mount it, or move.");
 }
 
+TEST(DoctorBuildDirectory, AWayThatIsClosedToBuildUsersIsToldWhereTheyNeedIt) {
+    BuildDirectoryFacts facts = noexecDirectory();
+    facts.closed = "/root";
+    EXPECT_EQ(summary(judgeBuildDirectory(facts)), (Lines{"ok build-directory"}));
+    facts.sandbox = SandboxMode::relaxed;
+    EXPECT_EQ(summary(judgeBuildDirectory(facts)),
+              (Lines{"ok build-directory", "limit build-directory-reach"}));
+    facts.sandbox = SandboxMode::disabled;
+    Findings findings = judgeBuildDirectory(facts);
+    EXPECT_EQ(summary(findings), (Lines{"ok build-directory", "error build-directory-reach"}));
+    EXPECT_NE(findings[1].remedy.find("chmod o+x '/root'"), std::string::npos);
+}
+
 TEST(DoctorBuildDirectory, LookingLeavesNothingBehind) {
     char name[] = "/tmp/firn-doctor-XXXXXX";
     ASSERT_NE(mkdtemp(name), nullptr);

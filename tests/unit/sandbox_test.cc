@@ -988,6 +988,30 @@ TEST(SandboxSupportTest, maskedProcIsExplained) {
     EXPECT_NE(text.find("container"), std::string::npos);
 }
 
+TEST(SandboxSupportTest, aDirectoryThatTheBuilderCannotReachIsExplained) {
+    char name[] = "/tmp/firn-unreachable-XXXXXX";
+    ASSERT_NE(mkdtemp(name), nullptr);
+    fs::path top = name, closed = top / "open" / "closed", own = closed / "base" / "1-1" / "b";
+    fs::create_directories(own);
+    for (const fs::path &path : {top, top / "open", closed / "base"}) {
+        fs::permissions(path, fs::perms(0755));
+    }
+    fs::permissions(closed, fs::perms(0700));
+    fs::permissions(closed / "base" / "1-1", fs::perms(0500));
+    BuilderResult result;
+    result.kind = Kind::setupFailed;
+    result.step = sandbox::Step::changeDirectory;
+    result.path = own;
+    result.error = EACCES;
+    EXPECT_NE(result.describe().find("chmod o+x '" + closed.string() + "'"), std::string::npos)
+        << result.describe();
+    fs::permissions(closed, fs::perms(0755));
+    EXPECT_EQ(result.describe().find("chmod"), std::string::npos) << result.describe();
+    EXPECT_NE(result.describe().find("'build-dir'"), std::string::npos) << result.describe();
+    fs::permissions(closed / "base" / "1-1", fs::perms(0700));
+    fs::remove_all(top);
+}
+
 TEST(SandboxPathTest, wordsAreUnderstood) {
     SandboxPath plain = parseSandboxPath("/usr");
     EXPECT_EQ(plain.target, "/usr");

@@ -112,6 +112,20 @@ Finding judgeExecution(const BuildDirectoryFacts &facts) {
             worse ? remedyFor(facts) : "", detailsOf(facts)};
 }
 
+/// A sandbox shows builds their directory wherever it lies.
+Finding unreachable(const BuildDirectoryFacts &facts) {
+    bool all = facts.sandbox == SandboxMode::disabled;
+    return {
+        all ? Level::error : Level::limit,
+        "build-directory-reach",
+        fmt::format("build users may not enter '{}', so {} without a sandbox cannot reach their directory",
+                    facts.closed.string(), all ? "builds" : "those builds that run"),
+        fmt::format("let others through (chmod o+x '{}'), or set 'build-dir' to a directory that "
+                    "everybody can reach",
+                    facts.closed.string()),
+        {{"path", facts.closed.string()}}};
+}
+
 // ---- build users
 
 Finding judgeMember(const BuildUsersFacts &facts, const BuildUserFacts &user) {
@@ -201,6 +215,9 @@ Findings judgeBuildDirectory(const BuildDirectoryFacts &facts) {
         findings.push_back(judgeExecution(facts));
     } else if (!facts.refusal.empty()) {
         findings.push_back(refused(facts));
+    }
+    if (!facts.closed.empty() && facts.sandbox != SandboxMode::enabled) {
+        findings.push_back(unreachable(facts));
     }
     return findings;
 }

@@ -14,6 +14,7 @@
 
 #include "firn/doctor/host.hh"
 #include "firn/listening-socket.hh"
+#include "libstore/build/reachability.hh"
 #include "libstore/protocol/peer-credentials.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
@@ -109,6 +110,14 @@ BuildUserFacts lookAtUser(const std::string &name, const std::set<std::string> &
     return facts;
 }
 
+/// Only root has build users, and can see all that is closed to them.
+fs::path closedToBuildUsers(const fs::path &path, const Settings &settings) {
+    const struct group *users = geteuid() == 0 && !settings.buildUsersGroup.empty()
+                                    ? getgrnam(settings.buildUsersGroup.c_str())
+                                    : nullptr;
+    return users ? firstClosedDirectory(path, users->gr_gid) : fs::path();
+}
+
 } // namespace
 
 DirectoryFacts lookAtDirectory(const fs::path &path) {
@@ -165,7 +174,9 @@ BuildDirectoryFacts lookAtBuildDirectory(const Locations &locations, const Setti
                               .origin = base.origin,
                               .choice = {},
                               .refusal = "",
-                              .mayMount = hasMountRights()};
+                              .mayMount = hasMountRights(),
+                              .closed = closedToBuildUsers(base.path, settings),
+                              .sandbox = settings.sandbox};
     if (initProgram.empty() || facts.directory.accessError != 0 || !facts.directory.isDirectory) {
         return facts;
     }

@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 
+#include "libstore/build/reachability.hh"
 #include "libstore/build/sandbox.hh"
 #include "libstore/linux/namespace-rules.hh"
 #include "libutil/error.hh"
@@ -42,6 +43,20 @@ UniqueFd openDirectoryOf(const std::string &program) {
     return fd;
 }
 
+std::string explainDirectory(const BuilderResult &result) {
+    switch (result.error) {
+    case EACCES:
+        return explainUnreachable(result.path);
+    case ESTALE:
+    case ELOOP:
+    case ENOTDIR:
+        return "Something else has taken the build directory's place: others must not be able to change what "
+               "lies above it";
+    default:
+        return "";
+    }
+}
+
 } // namespace
 
 std::string explainSetupFailure(const BuilderResult &result) {
@@ -65,11 +80,7 @@ std::string explainSetupFailure(const BuilderResult &result) {
                    : explainMounts(result.step, result.error);
     case Step::findTarget:
     case Step::changeDirectory:
-        return result.error == ESTALE || result.error == ELOOP || result.error == ENOTDIR
-                   ? "Something else has taken the build directory's place: others must not be able to "
-                     "change "
-                     "what lies above it"
-                   : "";
+        return explainDirectory(result);
     case Step::makeExecutable:
         return result.error == EPERM ? "Lifting noexec takes root's rights over the mount, from outside of "
                                        "any user namespace that does not own it"
