@@ -134,6 +134,15 @@ def test_a_tmpfs_in_place_of_a_noexec_build_directory_is_a_limit(world):
     assert finding["level"] == "limit" and finding["details"]["mechanism"] == "tmpfs"
 
 
+@pytest.mark.parametrize("option", ["exec", "noexec"])
+def test_a_directory_too_full_for_a_trial_is_not_said_to_be_tried(world, option):
+    """As it is it counts as executable if its mount says so."""
+    full = f"mount -t tmpfs -o size=64k,{option},mode=1777 tmpfs '{world.tmp}'"
+    finding = findings(world, before=full)["build-directory-execution"][0]
+    assert "(not tried: No space left on device)" in finding["text"] and "(tried)" not in finding["text"], finding
+    assert finding["details"]["tried"] == "false"
+
+
 @pytest.mark.user_only
 def test_an_ordinary_user_gets_an_overlay(world):
     found = findings(world, before=mount_noexec(world.tmp), status=0)

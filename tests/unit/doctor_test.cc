@@ -187,6 +187,22 @@ TEST(DoctorBuildDirectory, ALiftedNoexecIsFineAndSaysHow) {
     EXPECT_EQ(findings[1].details.at("origin"), "TMPDIR");
 }
 
+TEST(DoctorBuildDirectory, WhatWasNotTriedIsNotSaidToBe) {
+    BuildDirectoryFacts facts = noexecDirectory();
+    facts.choice = ExecChoice{};
+    facts.choice->mechanism = ExecMechanism::bindMount;
+    facts.choice->probeError = EACCES;
+    Finding tried = judgeBuildDirectory(facts)[1];
+    EXPECT_NE(tried.text.find("(tried)"), std::string::npos) << tried.text;
+    EXPECT_EQ(tried.details.at("tried"), "true");
+    facts.choice->untried = "no room";
+    Finding untried = judgeBuildDirectory(facts)[1];
+    EXPECT_EQ(untried.text.find("(tried)"), std::string::npos) << untried.text;
+    EXPECT_EQ(untried.text.find("fails"), std::string::npos) << untried.text;
+    EXPECT_NE(untried.text.find("(not tried: no room)"), std::string::npos) << untried.text;
+    EXPECT_EQ(untried.details.at("tried"), "false");
+}
+
 TEST(DoctorBuildDirectory, AnotherDirectoryIsALimit) {
     BuildDirectoryFacts facts = noexecDirectory();
     facts.choice = ExecChoice{};

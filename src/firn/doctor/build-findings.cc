@@ -30,20 +30,40 @@ struct MechanismWords {
 MechanismWords wordsOf(ExecMechanism mechanism) {
     switch (mechanism) {
     case ExecMechanism::direct:
-        return {"direct", "programs can be executed there (tried)"};
+        return {"direct", "programs can be executed there"};
     case ExecMechanism::bindMount:
-        return {"bind-mount", "builds get a private mount of it without noexec (tried)"};
+        return {"bind-mount", "builds get a private mount of it without noexec"};
     case ExecMechanism::classicBindMount:
         return {"classic-bind-mount",
-                "builds get a private mount of it without noexec, the way of Linux before 5.12 (tried)"};
+                "builds get a private mount of it without noexec, the way of Linux before 5.12"};
     case ExecMechanism::overlay:
-        return {"overlay", "builds get an executable overlay over it in their user namespace (tried)"};
+        return {"overlay", "builds get an executable overlay over it in their user namespace"};
     case ExecMechanism::tmpfs:
         return {"tmpfs", "builds run in memory instead ('noexec-build-dir = tmpfs')"};
     case ExecMechanism::stateDirectory:
         break;
     }
     return {"state-directory", "builds run in the state directory instead"};
+}
+
+std::string describeTrial(const ExecChoice &choice) {
+    switch (choice.mechanism) {
+    case ExecMechanism::tmpfs:
+    case ExecMechanism::stateDirectory:
+        return "";
+    default:
+        return choice.untried.empty() ? " (tried)" : fmt::format(" (not tried: {})", choice.untried);
+    }
+}
+
+/// Why builds need another mechanism than the directory as it is.
+std::string describeNeed(const ExecChoice &choice, const MountDescription &mount) {
+    if (choice.probeError == 0) {
+        return "";
+    }
+    // Of a program that fails there is nothing to say where none has been tried.
+    return mount.noexec ? "that forbids programs, so "
+                        : fmt::format("a program there fails ({}), so ", strerror(choice.probeError));
 }
 
 std::map<std::string, std::string> detailsOf(const BuildDirectoryFacts &facts) {
@@ -58,6 +78,7 @@ std::map<std::string, std::string> detailsOf(const BuildDirectoryFacts &facts) {
     if (facts.choice) {
         details["mechanism"] = wordsOf(facts.choice->mechanism).name;
         details["base"] = facts.choice->base.string();
+        details["tried"] = facts.choice->untried.empty() ? "true" : "false";
         details["probeError"] = std::to_string(facts.choice->probeError);
     }
     return details;
@@ -102,13 +123,11 @@ Finding judgeExecution(const BuildDirectoryFacts &facts) {
                                                                mount.fileSystem, mount.options);
     bool worse =
         choice.mechanism == ExecMechanism::tmpfs || choice.mechanism == ExecMechanism::stateDirectory;
-    std::string failure = choice.probeError == 0
-                              ? ""
-                              : fmt::format("a program there fails ({}), so ", strerror(choice.probeError));
     std::string where =
         choice.mechanism == ExecMechanism::stateDirectory ? fmt::format(": '{}'", choice.base.string()) : "";
     return {worse ? Level::limit : Level::ok, "build-directory-execution",
-            fmt::format("on {}: {}{}{}", place, failure, wordsOf(choice.mechanism).text, where),
+            fmt::format("on {}: {}{}{}{}", place, describeNeed(choice, mount), wordsOf(choice.mechanism).text,
+                        describeTrial(choice), where),
             worse ? remedyFor(facts) : "", detailsOf(facts)};
 }
 

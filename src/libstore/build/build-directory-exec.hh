@@ -54,6 +54,7 @@ struct ExecChoice {
     std::string origin;         ///< of the directory that was asked for, as in BuildDirectoryBase
     MountDescription mount;     ///< its mount; empty for `direct`
     int probeError = 0;         ///< why it is not `direct`; EACCES where the mount is noexec
+    std::string untried;        ///< why nothing was executed to find out; "" where something was
     std::string warning;        ///< for the user: something is not as configured; "" if all is well
 };
 

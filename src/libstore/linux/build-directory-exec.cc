@@ -160,8 +160,9 @@ bool isUndecided(int error) {
 struct ProbeOutcome {
     int error = 0; ///< 0: the program ran
     std::string reason;
-    bool undecided = false; ///< it did not come to that, for a reason that says nothing about execution
-    bool passing = false;   ///< what failed may work next time: a limit on namespaces, say, may be raised
+    bool undecided = false;   ///< it did not come to that, for a reason that says nothing about execution
+    bool passing = false;     ///< what failed may work next time: a limit on namespaces, say, may be raised
+    std::string untried = {}; ///< why it did not come to that, where `error` is what the mount's options say
 };
 
 ProbeOutcome outcomeOf(int error) {
@@ -256,7 +257,10 @@ class ProbeResults {
         }
         ProbeOutcome outcome = probeWithGoodProgram(directories, mechanism, initProgram);
         if (outcome.undecided) {
-            return outcomeOf(mechanism == ExecMechanism::direct && key.first.noexec ? EACCES : 0);
+            ProbeOutcome assumed =
+                outcomeOf(mechanism == ExecMechanism::direct && key.first.noexec ? EACCES : 0);
+            assumed.untried = outcome.reason;
+            return assumed;
         }
         if (!outcome.passing) {
             results_.emplace(key, outcome);
@@ -364,6 +368,7 @@ std::string tryMechanisms(ExecChoice &choice, BuildDirectories &directories, con
         ProbeOutcome outcome = probeResults().get(directories, mechanism, initProgram);
         if (outcome.error == 0) {
             choice.mechanism = mechanism;
+            choice.untried = outcome.untried;
             return "";
         }
         tried += fmt::format("{}{} does not help here ({})", tried.empty() ? "" : ", ",
@@ -449,8 +454,11 @@ ExecChoice chooseExecMechanism(BuildDirectories &directories, const std::string 
                       .origin = origin,
                       .mount = {},
                       .probeError = 0,
+                      .untried = "",
                       .warning = ""};
-    choice.probeError = probeResults().get(directories, ExecMechanism::direct, initProgram).error;
+    ProbeOutcome direct = probeResults().get(directories, ExecMechanism::direct, initProgram);
+    choice.probeError = direct.error;
+    choice.untried = direct.untried;
     if (choice.probeError == 0) {
         return choice;
     }
