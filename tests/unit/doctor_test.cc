@@ -137,6 +137,15 @@ TEST(DoctorStore, LittleSpaceAndFewFilesAreLimits) {
     EXPECT_NE(judgeDirectory("id", "x", facts, "").text.find("3 more files"), std::string::npos);
 }
 
+TEST(DoctorStore, CollectingGarbageIsAdviceForTheStoreAlone) {
+    BuildDirectoryFacts build{.directory = goodDirectory(), .origin = "", .choice = {}, .refusal = ""};
+    build.directory.freeBytes = 1 << 20;
+    EXPECT_NE(judgeStore(build.directory)[0].remedy.find("nix-collect-garbage"), std::string::npos);
+    std::string remedy = judgeBuildDirectory(build)[0].remedy;
+    EXPECT_EQ(remedy.find("garbage"), std::string::npos) << remedy;
+    EXPECT_NE(remedy.find("'build-dir'"), std::string::npos) << remedy;
+}
+
 TEST(DoctorStore, AnotherSchemaAndARemoteDatabaseAreTold) {
     DirectoryFacts facts = goodDirectory();
     EXPECT_EQ(summary(judgeState(facts, "10", true)), (Lines{"ok state-directory"}));

@@ -48,7 +48,8 @@ Finding notAllowed(const std::string &id, const std::string &name, const Directo
             detailsOf(facts)};
 }
 
-std::optional<Finding> judgeSpace(const std::string &id, const DirectoryFacts &facts) {
+std::optional<Finding> judgeSpace(const std::string &id, const DirectoryFacts &facts,
+                                  const std::string &remedy) {
     bool fewFiles = facts.countsFiles && facts.freeFiles < scarceFiles;
     if (facts.freeBytes >= scarceBytes && !fewFiles) {
         return std::nullopt;
@@ -57,13 +58,13 @@ std::optional<Finding> judgeSpace(const std::string &id, const DirectoryFacts &f
     return Finding{
         Level::limit, id,
         fmt::format("there is room for {} in '{}' ({})", left, facts.path.string(), describeMountOf(facts)),
-        "make room; nix-collect-garbage removes what no root needs", detailsOf(facts)};
+        remedy, detailsOf(facts)};
 }
 
 } // namespace
 
 Finding judgeDirectory(const std::string &id, const std::string &name, const DirectoryFacts &facts,
-                       const std::string &otherPlace) {
+                       const std::string &otherPlace, const std::string &makeRoom) {
     if (!facts.isDirectory) {
         return {Level::error, id,
                 fmt::format("'{}' is in the way of {} '{}': it is no directory", facts.nearest.string(), name,
@@ -73,7 +74,8 @@ Finding judgeDirectory(const std::string &id, const std::string &name, const Dir
     if (facts.accessError != 0) {
         return notAllowed(id, name, facts, otherPlace);
     }
-    if (std::optional<Finding> scarce = judgeSpace(id, facts)) {
+    if (std::optional<Finding> scarce =
+            judgeSpace(id, facts, fmt::format("{}, or {}", makeRoom, otherPlace))) {
         return *scarce;
     }
     return {Level::ok, id,
@@ -91,7 +93,8 @@ Findings judgeStore(const DirectoryFacts &facts) {
                              facts.symlink.string(), facts.path.string()),
                  "mount the store there instead (mount --bind), or " + otherPlace, detailsOf(facts)}};
     }
-    Findings findings{judgeDirectory("store-directory", "the store", facts, otherPlace)};
+    Findings findings{judgeDirectory("store-directory", "the store", facts, otherPlace,
+                                     "make room (nix-collect-garbage removes what no root needs)")};
     if (facts.mount.noexec) {
         findings.push_back({Level::error, "store-noexec",
                             fmt::format("no program in the store '{}' can be executed: it is on '{}', {} "

@@ -24,9 +24,10 @@ struct DirectoryFacts {
     std::filesystem::path symlink; ///< the first component of the path that is one
 };
 
-/// One finding `id` about a directory that is made if it is missing; `name` as in "the store".
+/// One finding `id` about a directory that is made if it is missing; `name` as in "the store". `makeRoom`:
+/// what to do where little is left.
 Finding judgeDirectory(const std::string &id, const std::string &name, const DirectoryFacts &facts,
-                       const std::string &otherPlace);
+                       const std::string &otherPlace, const std::string &makeRoom = "make room");
 
 /// The store: programs in it must be executable.
 Findings judgeStore(const DirectoryFacts &facts);
