@@ -73,6 +73,13 @@ def test_without_anything_the_default_directory_is_tried_and_not_made(world):
     assert not (world.state / "builds").exists() and not world.store.exists()
 
 
+def test_a_relative_tmpdir_is_told_and_not_followed(world):
+    found = findings(world, env={"TMPDIR": "tmp"}, status=1)
+    assert found["build-directory-tmpdir"][0]["details"]["value"] == "tmp"
+    [finding] = found["build-directory"]
+    assert finding["details"]["origin"] == "default" and "TMPDIR" not in finding["text"], finding
+
+
 def test_json_has_the_documented_shape(world):
     report = json.loads(doctor(world, "--json").out)
     assert set(report) == {"version", "firn", "user", "verdict", "exitStatus", "sections"}

@@ -15,12 +15,15 @@ namespace {
 
 // ---- build directory
 
-std::string describeOrigin(const std::string &origin) {
-    if (origin == "build-dir") {
+std::string describeOrigin(const BuildDirectoryFacts &facts) {
+    if (facts.origin == "build-dir") {
         return "from the setting 'build-dir'";
     }
-    return origin == "TMPDIR" ? "from the environment's TMPDIR, as 'build-dir' is not set"
-                              : "the default, as neither 'build-dir' nor TMPDIR is set";
+    if (!facts.unusedTmpdir.empty()) {
+        return "the default, as 'build-dir' is not set";
+    }
+    return facts.origin == "TMPDIR" ? "from the environment's TMPDIR, as 'build-dir' is not set"
+                                    : "the default, as neither 'build-dir' nor TMPDIR is set";
 }
 
 struct MechanismWords {
@@ -226,10 +229,18 @@ Findings judgeBuildDirectory(const BuildDirectoryFacts &facts) {
     Finding directory =
         judgeDirectory("build-directory", "the build directory", facts.directory, "set 'build-dir'");
     if (directory.level == Level::ok) {
-        directory.text += fmt::format(" ({})", describeOrigin(facts.origin));
+        directory.text += fmt::format(" ({})", describeOrigin(facts));
     }
     directory.details["origin"] = facts.origin.empty() ? "default" : facts.origin;
     Findings findings{directory};
+    if (!facts.unusedTmpdir.empty()) {
+        findings.push_back({facts.origin.empty() ? Level::limit : Level::note,
+                            "build-directory-tmpdir",
+                            fmt::format("TMPDIR is '{}', which is no absolute path: builds do not go by it",
+                                        facts.unusedTmpdir),
+                            "set it to an absolute path, or set 'build-dir'",
+                            {{"value", facts.unusedTmpdir}}});
+    }
     if (facts.choice) {
         findings.push_back(judgeExecution(facts));
     } else if (!facts.refusal.empty()) {

@@ -21,6 +21,7 @@ struct BuildDirectoryFacts {
     std::optional<ExecChoice> choice; ///< none: see `refusal`
     std::string refusal;              ///< why no build can run there
     bool mayMount = false;            ///< whether we have the right to change mounts
+    std::string unusedTmpdir = {};    ///< TMPDIR, where it is not followed since it is no absolute path
     /// On the way to it, closed to build users who would have to find it by path; "" if there is none.
     std::filesystem::path closed = {};
     SandboxMode sandbox = SandboxMode::enabled; ///< the setting

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <set>
 
 #include <fcntl.h>
@@ -110,6 +111,11 @@ BuildUserFacts lookAtUser(const std::string &name, const std::set<std::string> &
     return facts;
 }
 
+std::string unusedTmpdir() {
+    const char *value = getenv("TMPDIR");
+    return value && *value && *value != '/' ? value : "";
+}
+
 /// Only root has build users, and can see all that is closed to them.
 fs::path closedToBuildUsers(const fs::path &path, const Settings &settings) {
     const struct group *users = geteuid() == 0 && !settings.buildUsersGroup.empty()
@@ -175,6 +181,7 @@ BuildDirectoryFacts lookAtBuildDirectory(const Locations &locations, const Setti
                               .choice = {},
                               .refusal = "",
                               .mayMount = hasMountRights(),
+                              .unusedTmpdir = unusedTmpdir(),
                               .closed = closedToBuildUsers(base.path, settings),
                               .sandbox = settings.sandbox};
     if (initProgram.empty() || facts.directory.accessError != 0 || !facts.directory.isDirectory) {
