@@ -80,6 +80,23 @@ def test_a_relative_tmpdir_is_told_and_not_followed(world):
     assert finding["details"]["origin"] == "default" and "TMPDIR" not in finding["text"], finding
 
 
+def test_a_build_directory_that_is_a_symlink_to_nothing_is_one_error(world):
+    (world.root / "link").symlink_to(world.root / "nothing")
+    for tmpdir in (world.root / "link", world.root / "link/below"):
+        found = findings(world, env={"TMPDIR": str(tmpdir)}, status=2)
+        [finding] = found["build-directory"]
+        assert finding["level"] == "error" and f"'{world.root}/link' is in the way" in finding["text"], finding
+        assert "symlink to nothing" in finding["text"] and "build-directory-execution" not in found
+
+
+def test_a_build_directory_that_others_could_replace_is_one_error(world):
+    world.tmp.chmod(0o777)
+    found = findings(world, status=2)
+    [finding] = found["build-directory"]
+    assert finding["level"] == "error" and "others could replace" in finding["text"] and "build-dir" in finding["remedy"]
+    assert "build-directory-execution" not in found
+
+
 def test_json_has_the_documented_shape(world):
     report = json.loads(doctor(world, "--json").out)
     assert set(report) == {"version", "firn", "user", "verdict", "exitStatus", "sections"}

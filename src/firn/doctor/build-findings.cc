@@ -88,12 +88,26 @@ std::map<std::string, std::string> detailsOf(const BuildDirectoryFacts &facts) {
 }
 
 /// What a refusal says after "Either " is its remedies.
-Finding refused(const BuildDirectoryFacts &facts) {
+Finding refused(const std::string &id, const std::string &refusal, const BuildDirectoryFacts &facts) {
     static const std::string mark = ". Either ";
-    size_t at = facts.refusal.find(mark);
+    size_t at = refusal.find(mark);
     std::string remedy = at == std::string::npos ? "set 'build-dir' to a directory where builds can run"
-                                                 : facts.refusal.substr(at + mark.size());
-    return {Level::error, "build-directory-execution", facts.refusal.substr(0, at), remedy, detailsOf(facts)};
+                                                 : refusal.substr(at + mark.size());
+    return {Level::error, id, refusal.substr(0, at), remedy, detailsOf(facts)};
+}
+
+Finding judgePlace(const BuildDirectoryFacts &facts) {
+    Finding finding =
+        judgeDirectory("build-directory", "the build directory", facts.directory, "set 'build-dir'");
+    if (!facts.unusable.empty()) {
+        std::map<std::string, std::string> details = std::move(finding.details);
+        finding = refused("build-directory", facts.unusable, facts);
+        finding.details = std::move(details);
+    } else if (finding.level == Level::ok) {
+        finding.text += fmt::format(" ({})", describeOrigin(facts));
+    }
+    finding.details["origin"] = facts.origin.empty() ? "default" : facts.origin;
+    return finding;
 }
 
 /// Whoever lacks a right may not need it: a mount's flag is lifted by rights, a super block's or a policy's
@@ -226,13 +240,7 @@ Findings judgePool(const BuildUsersFacts &facts, unsigned builds) {
 } // namespace
 
 Findings judgeBuildDirectory(const BuildDirectoryFacts &facts) {
-    Finding directory =
-        judgeDirectory("build-directory", "the build directory", facts.directory, "set 'build-dir'");
-    if (directory.level == Level::ok) {
-        directory.text += fmt::format(" ({})", describeOrigin(facts));
-    }
-    directory.details["origin"] = facts.origin.empty() ? "default" : facts.origin;
-    Findings findings{directory};
+    Findings findings{judgePlace(facts)};
     if (!facts.unusedTmpdir.empty()) {
         findings.push_back({facts.origin.empty() ? Level::limit : Level::note,
                             "build-directory-tmpdir",
@@ -244,7 +252,7 @@ Findings judgeBuildDirectory(const BuildDirectoryFacts &facts) {
     if (facts.choice) {
         findings.push_back(judgeExecution(facts));
     } else if (!facts.refusal.empty()) {
-        findings.push_back(refused(facts));
+        findings.push_back(refused("build-directory-execution", facts.refusal, facts));
     }
     if (!facts.closed.empty() && facts.sandbox != SandboxMode::enabled) {
         findings.push_back(unreachable(facts));

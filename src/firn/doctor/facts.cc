@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <optional>
 #include <set>
 
 #include <fcntl.h>
@@ -26,9 +27,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// A symlink to nothing is: no directory can be made in its place.
 bool isThere(const fs::path &path) {
     struct stat st;
-    return stat(path.c_str(), &st) == 0 || (errno != ENOENT && errno != ENOTDIR);
+    return lstat(path.c_str(), &st) == 0 || (errno != ENOENT && errno != ENOTDIR);
 }
 
 fs::path nearestExisting(const fs::path &path) {
@@ -132,7 +134,9 @@ DirectoryFacts lookAtDirectory(const fs::path &path) {
     facts.nearest = nearestExisting(path);
     facts.exists = facts.nearest == path;
     struct stat st;
-    facts.isDirectory = stat(facts.nearest.c_str(), &st) != 0 || S_ISDIR(st.st_mode);
+    bool known = stat(facts.nearest.c_str(), &st) == 0;
+    facts.leadsNowhere = !known && errno == ENOENT;
+    facts.isDirectory = known ? S_ISDIR(st.st_mode) : !facts.leadsNowhere;
     bool may = faccessat(AT_FDCWD, facts.nearest.c_str(), W_OK | X_OK, AT_EACCESS) == 0;
     facts.accessError = may ? 0 : errno;
     facts.symlink = firstSymlink(path);
@@ -190,8 +194,15 @@ BuildDirectoryFacts lookAtBuildDirectory(const Locations &locations, const Setti
     MissingDirectories made;
     made.add(base.path);
     made.add(BuildDirectories::defaultBase(locations));
+    std::optional<BuildDirectories> directories;
     try {
-        facts.choice = chooseExecMechanism(locations, settings, initProgram);
+        directories.emplace(base.path, BuildDirectories::Sweep::no);
+    } catch (const Error &error) {
+        facts.unusable = error.message();
+        return facts;
+    }
+    try {
+        facts.choice = chooseExecMechanism(*directories, base.origin, locations, settings, initProgram);
     } catch (const Error &error) {
         facts.refusal = error.message();
     }

@@ -67,8 +67,9 @@ Finding judgeDirectory(const std::string &id, const std::string &name, const Dir
                        const std::string &otherPlace, const std::string &makeRoom) {
     if (!facts.isDirectory) {
         return {Level::error, id,
-                fmt::format("'{}' is in the way of {} '{}': it is no directory", facts.nearest.string(), name,
-                            facts.path.string()),
+                fmt::format("'{}' is in the way of {} '{}': it is {}", facts.nearest.string(), name,
+                            facts.path.string(),
+                            facts.leadsNowhere ? "a symlink to nothing" : "no directory"),
                 fmt::format("move it away, or {}", otherPlace), detailsOf(facts)};
     }
     if (facts.accessError != 0) {

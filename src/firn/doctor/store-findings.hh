@@ -16,6 +16,7 @@ struct DirectoryFacts {
     std::filesystem::path path;
     bool exists = false;
     bool isDirectory = true;       ///< of `nearest`
+    bool leadsNowhere = false;     ///< `nearest` is a symlink to nothing
     std::filesystem::path nearest; ///< itself, or the nearest parent that is there
     int accessError = 0;           ///< errno of asking whether we may make entries in `nearest`
     MountDescription mount;        ///< of `nearest`
