@@ -215,6 +215,12 @@ if mkdir /tmp/firn-test-written 2>/dev/null; then exit 99; fi"""
     assert findings(world, before=before, status=0)["sandbox"][0]["level"] == "ok"
 
 
+def test_classic_mounts_that_were_asked_for_are_not_the_kernels_fault(world):
+    [finding] = findings(world, env={"FIRN_CLASSIC_MOUNTS": "1"}, status=1)["kernel-feature"]
+    assert finding["details"]["feature"] == "mount_setattr"
+    assert "FIRN_CLASSIC_MOUNTS=1" in finding["text"] and "unset FIRN_CLASSIC_MOUNTS" in finding["remedy"] and "5.12" not in finding["remedy"]
+
+
 def test_a_store_on_noexec_is_an_error_of_its_own(world):
     world.store.mkdir()
     finding = findings(world, before=mount_noexec(world.store), status=2)["store-noexec"][0]

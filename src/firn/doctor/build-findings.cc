@@ -237,6 +237,12 @@ Findings judgePool(const BuildUsersFacts &facts, unsigned builds) {
     return findings;
 }
 
+std::string describeMissing(const KernelFeature &feature) {
+    return feature.declined.empty() ? fmt::format("no {}: {}", feature.name, feature.without)
+                                    : fmt::format("{} is not used, as {} says so: {}", feature.name,
+                                                  feature.declined, feature.without);
+}
+
 } // namespace
 
 Findings judgeBuildDirectory(const BuildDirectoryFacts &facts) {
@@ -303,7 +309,7 @@ Findings judgeKernel(const KernelFacts &facts) {
         } else {
             missing.push_back({feature.level,
                                "kernel-feature",
-                               fmt::format("no {}: {}", feature.name, feature.without),
+                               describeMissing(feature),
                                feature.remedy,
                                {{"feature", feature.name}}});
         }

@@ -55,6 +55,7 @@ struct KernelFeature {
     std::string without; ///< what is worse without it
     std::string remedy;
     Level level = Level::limit; ///< of its absence
+    std::string declined = {};  ///< what tells Firn not to use it, whether it is there or not
 };
 
 struct KernelFacts {
