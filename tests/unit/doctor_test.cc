@@ -196,6 +196,18 @@ TEST(DoctorBuildDirectory, ALiftedNoexecIsFineAndSaysHow) {
     EXPECT_EQ(findings[1].details.at("origin"), "TMPDIR");
 }
 
+TEST(DoctorBuildDirectory, AMountThatIsInNoTableHasWords) {
+    BuildDirectoryFacts facts = noexecDirectory();
+    facts.directory.mount = {"", "", "", true};
+    facts.choice = ExecChoice{};
+    facts.choice->mechanism = ExecMechanism::overlay;
+    facts.choice->probeError = EACCES;
+    for (const Finding &finding : judgeBuildDirectory(facts)) {
+        EXPECT_EQ(finding.text.find("''"), std::string::npos) << finding.text;
+        EXPECT_EQ(finding.text.find("on :"), std::string::npos) << finding.text;
+    }
+}
+
 TEST(DoctorBuildDirectory, WhatWasNotTriedIsNotSaidToBe) {
     BuildDirectoryFacts facts = noexecDirectory();
     facts.choice = ExecChoice{};

@@ -2,6 +2,7 @@
 // builder can and cannot do is asked of the shell inside and of the host's /proc outside, never of our own
 // code.
 
+#include "libstore/build/build-directory-exec.hh"
 #include "libstore/build/sandbox.hh"
 
 #include <csignal>
@@ -986,6 +987,15 @@ TEST(SandboxSupportTest, maskedProcIsExplained) {
         text.find("could not be set up: mounting the process file system '/proc': Operation not permitted. "),
         0u);
     EXPECT_NE(text.find("container"), std::string::npos);
+}
+
+TEST(SandboxSupportTest, aMountThatIsInNoTableHasWords) {
+    Pipe pipe = makePipe(); // is on one
+    ExecChoice choice;
+    choice.base = "/b";
+    std::string text = explainNoExecution(choice, pipe.readEnd.get(), "why");
+    EXPECT_EQ(text.find("''"), std::string::npos) << text;
+    EXPECT_NE(text.find("where no mount table shows it"), std::string::npos) << text;
 }
 
 TEST(SandboxSupportTest, aDirectoryThatTheBuilderCannotReachIsExplained) {

@@ -135,16 +135,13 @@ std::string remedyFor(const BuildDirectoryFacts &facts) {
 Finding judgeExecution(const BuildDirectoryFacts &facts) {
     const ExecChoice &choice = *facts.choice;
     const MountDescription &mount = facts.directory.mount;
-    std::string place = mount.mountPoint.empty() ? mount.fileSystem
-                                                 : fmt::format("'{}', {} mounted {}", mount.mountPoint,
-                                                               mount.fileSystem, mount.options);
     bool worse =
         choice.mechanism == ExecMechanism::tmpfs || choice.mechanism == ExecMechanism::stateDirectory;
     std::string where =
         choice.mechanism == ExecMechanism::stateDirectory ? fmt::format(": '{}'", choice.base.string()) : "";
     return {worse ? Level::limit : Level::ok, "build-directory-execution",
-            fmt::format("on {}: {}{}{}{}", place, describeNeed(choice, mount), wordsOf(choice.mechanism).text,
-                        describeTrial(choice), where),
+            fmt::format("on {}: {}{}{}{}", print(mount), describeNeed(choice, mount),
+                        wordsOf(choice.mechanism).text, describeTrial(choice), where),
             worse ? remedyFor(facts) : "", detailsOf(facts)};
 }
 

@@ -97,14 +97,14 @@ Findings judgeStore(const DirectoryFacts &facts) {
     Findings findings{judgeDirectory("store-directory", "the store", facts, otherPlace,
                                      "make room (nix-collect-garbage removes what no root needs)")};
     if (facts.mount.noexec) {
+        std::string remount =
+            facts.mount.mountPoint.empty()
+                ? "mount its file system without noexec"
+                : fmt::format("mount it without noexec (mount -o remount,exec '{}')", facts.mount.mountPoint);
         findings.push_back({Level::error, "store-noexec",
-                            fmt::format("no program in the store '{}' can be executed: it is on '{}', {} "
-                                        "mounted {}",
-                                        facts.path.string(), facts.mount.mountPoint, facts.mount.fileSystem,
-                                        facts.mount.options),
-                            fmt::format("mount it without noexec (mount -o remount,exec '{}'), or {}",
-                                        facts.mount.mountPoint, otherPlace),
-                            detailsOf(facts)});
+                            fmt::format("no program in the store '{}' can be executed: it is on {}",
+                                        facts.path.string(), print(facts.mount)),
+                            fmt::format("{}, or {}", remount, otherPlace), detailsOf(facts)});
     }
     return findings;
 }

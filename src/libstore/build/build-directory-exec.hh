@@ -19,6 +19,8 @@ struct MountDescription {
     std::string mountPoint, options, fileSystem; ///< options: comma-separated; all "" when not known
     bool noexec = false;
 };
+/// "'/tmp', tmpfs mounted rw,noexec", or what there is to say of a mount that is in no table.
+std::string print(const MountDescription &mount);
 /// Costs a read of the mount table: for messages. `directory` must be open in our own mount namespace.
 MountDescription describeMount(int directory);
 

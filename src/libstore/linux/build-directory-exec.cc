@@ -288,9 +288,8 @@ std::string describeOrigin(const std::string &origin) {
 }
 
 std::string describePlace(const ExecChoice &choice) {
-    const MountDescription &mount = choice.mount;
-    return fmt::format("the build directory '{}' ({}) is on '{}', {} mounted {}", choice.base.string(),
-                       describeOrigin(choice.origin), mount.mountPoint, mount.fileSystem, mount.options);
+    return fmt::format("the build directory '{}' ({}) is on {}", choice.base.string(),
+                       describeOrigin(choice.origin), print(choice.mount));
 }
 
 std::string remedies(const MountDescription &mount, bool mayHaveMount) {
@@ -322,11 +321,12 @@ void requireExecutableStore(const Locations &locations) {
         return;
     }
     UniqueFd fd(open(store.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-    MountDescription mount = fd ? describeMount(fd.get()) : MountDescription();
+    MountDescription mount = fd ? describeMount(fd.get()) : MountDescription{"", "", "", true};
     throw Error(ErrorKind::unsupported,
-                "nothing in the store '{}' can be executed: it is on '{}', {} mounted {}. Mount that without "
-                "noexec: builders and all that they use are programs in the store.",
-                store, mount.mountPoint, mount.fileSystem, mount.options);
+                "nothing in the store '{}' can be executed: it is on {}. Mount that without noexec: builders "
+                "and all that "
+                "they use are programs in the store.",
+                store, print(mount));
 }
 
 // ---- the choice
