@@ -73,6 +73,30 @@ def test_without_anything_the_default_directory_is_tried_and_not_made(world):
     assert not (world.state / "builds").exists() and not world.store.exists()
 
 
+def test_a_relative_tmpdir_is_told_and_not_followed(world):
+    found = findings(world, env={"TMPDIR": "tmp"}, status=1)
+    assert found["build-directory-tmpdir"][0]["details"]["value"] == "tmp"
+    [finding] = found["build-directory"]
+    assert finding["details"]["origin"] == "default" and "TMPDIR" not in finding["text"], finding
+
+
+def test_a_build_directory_that_is_a_symlink_to_nothing_is_one_error(world):
+    (world.root / "link").symlink_to(world.root / "nothing")
+    for tmpdir in (world.root / "link", world.root / "link/below"):
+        found = findings(world, env={"TMPDIR": str(tmpdir)}, status=2)
+        [finding] = found["build-directory"]
+        assert finding["level"] == "error" and f"'{world.root}/link' is in the way" in finding["text"], finding
+        assert "symlink to nothing" in finding["text"] and "build-directory-execution" not in found
+
+
+def test_a_build_directory_that_others_could_replace_is_one_error(world):
+    world.tmp.chmod(0o777)
+    found = findings(world, status=2)
+    [finding] = found["build-directory"]
+    assert finding["level"] == "error" and "others could replace" in finding["text"] and "build-dir" in finding["remedy"]
+    assert "build-directory-execution" not in found
+
+
 def test_json_has_the_documented_shape(world):
     report = json.loads(doctor(world, "--json").out)
     assert set(report) == {"version", "firn", "user", "verdict", "exitStatus", "sections"}
@@ -134,6 +158,15 @@ def test_a_tmpfs_in_place_of_a_noexec_build_directory_is_a_limit(world):
     assert finding["level"] == "limit" and finding["details"]["mechanism"] == "tmpfs"
 
 
+@pytest.mark.parametrize("option", ["exec", "noexec"])
+def test_a_directory_too_full_for_a_trial_is_not_said_to_be_tried(world, option):
+    """As it is it counts as executable if its mount says so."""
+    full = f"mount -t tmpfs -o size=64k,{option},mode=1777 tmpfs '{world.tmp}'"
+    finding = findings(world, before=full)["build-directory-execution"][0]
+    assert "(not tried: No space left on device)" in finding["text"] and "(tried)" not in finding["text"], finding
+    assert finding["details"]["tried"] == "false"
+
+
 @pytest.mark.user_only
 def test_an_ordinary_user_gets_an_overlay(world):
     found = findings(world, before=mount_noexec(world.tmp), status=0)
@@ -171,6 +204,21 @@ def test_a_host_without_user_namespaces_is_told_with_the_switch(world):
     finding = findings(world, before="echo 0 > /proc/sys/user/max_user_namespaces", status=2)["sandbox"][0]
     assert finding["level"] == "error" and "user.max_user_namespaces" in finding["remedy"]
     assert "max_user_namespaces" not in finding["text"]
+
+
+def test_a_read_only_tmp_is_none_of_its_business(world):
+    """The world's own directory below it stays as it is."""
+    before = f"""mount --bind '{world.root}' '{world.root}'
+mount --rbind /tmp /tmp
+mount -o remount,bind,ro /tmp
+if mkdir /tmp/firn-test-written 2>/dev/null; then exit 99; fi"""
+    assert findings(world, before=before, status=0)["sandbox"][0]["level"] == "ok"
+
+
+def test_classic_mounts_that_were_asked_for_are_not_the_kernels_fault(world):
+    features = findings(world, env={"FIRN_CLASSIC_MOUNTS": "1"}, status=1)["kernel-feature"]
+    [finding] = [feature for feature in features if feature["details"]["feature"] == "mount_setattr"]
+    assert "FIRN_CLASSIC_MOUNTS=1" in finding["text"] and "unset FIRN_CLASSIC_MOUNTS" in finding["remedy"] and "5.12" not in finding["remedy"]
 
 
 def test_a_store_on_noexec_is_an_error_of_its_own(world):

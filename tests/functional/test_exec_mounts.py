@@ -202,6 +202,18 @@ def test_a_program_that_cannot_be_executed_is_told_as_that(world):
     assert f"executing '{program}', the program that starts builds" in world.log_file.read_text()
 
 
+@both
+@pytest.mark.user_only
+def test_a_lack_of_namespaces_while_the_daemon_starts_is_no_verdict(world, noexec, sandbox):  # noqa: F811
+    noexec.mount(then="echo 0 > /proc/sys/user/max_user_namespaces")
+    world.conf["sandbox"] = sandbox
+    world.start()
+    assert machine.wait_until(lambda: "builds run in" in world.log_file.read_text()), world.log_file.read_text()
+    noexec.in_host("sh", "-c", "echo 1000 > /proc/sys/user/max_user_namespaces")
+    result = world.build(f"sh \"t\" ''{RUN_COPY} ran > $out'' {{}}").ok()
+    assert "instead" not in result.err, result
+
+
 # --- an unreadable working directory
 
 @pytest.mark.user_only

@@ -137,6 +137,15 @@ TEST(DoctorStore, LittleSpaceAndFewFilesAreLimits) {
     EXPECT_NE(judgeDirectory("id", "x", facts, "").text.find("3 more files"), std::string::npos);
 }
 
+TEST(DoctorStore, CollectingGarbageIsAdviceForTheStoreAlone) {
+    BuildDirectoryFacts build{.directory = goodDirectory(), .origin = "", .choice = {}, .refusal = ""};
+    build.directory.freeBytes = 1 << 20;
+    EXPECT_NE(judgeStore(build.directory)[0].remedy.find("nix-collect-garbage"), std::string::npos);
+    std::string remedy = judgeBuildDirectory(build)[0].remedy;
+    EXPECT_EQ(remedy.find("garbage"), std::string::npos) << remedy;
+    EXPECT_NE(remedy.find("'build-dir'"), std::string::npos) << remedy;
+}
+
 TEST(DoctorStore, AnotherSchemaAndARemoteDatabaseAreTold) {
     DirectoryFacts facts = goodDirectory();
     EXPECT_EQ(summary(judgeState(facts, "10", true)), (Lines{"ok state-directory"}));
@@ -185,6 +194,34 @@ TEST(DoctorBuildDirectory, ALiftedNoexecIsFineAndSaysHow) {
     EXPECT_NE(findings[1].text.find("'/tmp', tmpfs mounted rw,nosuid,nodev,noexec"), std::string::npos);
     EXPECT_EQ(findings[1].details.at("mechanism"), "bind-mount");
     EXPECT_EQ(findings[1].details.at("origin"), "TMPDIR");
+}
+
+TEST(DoctorBuildDirectory, AMountThatIsInNoTableHasWords) {
+    BuildDirectoryFacts facts = noexecDirectory();
+    facts.directory.mount = {"", "", "", true};
+    facts.choice = ExecChoice{};
+    facts.choice->mechanism = ExecMechanism::overlay;
+    facts.choice->probeError = EACCES;
+    for (const Finding &finding : judgeBuildDirectory(facts)) {
+        EXPECT_EQ(finding.text.find("''"), std::string::npos) << finding.text;
+        EXPECT_EQ(finding.text.find("on :"), std::string::npos) << finding.text;
+    }
+}
+
+TEST(DoctorBuildDirectory, WhatWasNotTriedIsNotSaidToBe) {
+    BuildDirectoryFacts facts = noexecDirectory();
+    facts.choice = ExecChoice{};
+    facts.choice->mechanism = ExecMechanism::bindMount;
+    facts.choice->probeError = EACCES;
+    Finding tried = judgeBuildDirectory(facts)[1];
+    EXPECT_NE(tried.text.find("(tried)"), std::string::npos) << tried.text;
+    EXPECT_EQ(tried.details.at("tried"), "true");
+    facts.choice->untried = "no room";
+    Finding untried = judgeBuildDirectory(facts)[1];
+    EXPECT_EQ(untried.text.find("(tried)"), std::string::npos) << untried.text;
+    EXPECT_EQ(untried.text.find("fails"), std::string::npos) << untried.text;
+    EXPECT_NE(untried.text.find("(not tried: no room)"), std::string::npos) << untried.text;
+    EXPECT_EQ(untried.details.at("tried"), "false");
 }
 
 TEST(DoctorBuildDirectory, AnotherDirectoryIsALimit) {
@@ -240,6 +277,19 @@ TEST(DoctorBuildDirectory, ARefusalIsAnErrorWithItsRemedies) {
     EXPECT_EQ(summary(findings), (Lines{"ok build-directory", "error build-directory-execution"}));
     EXPECT_EQ(findings[1].text, "programs cannot be executed there: x; y");
     EXPECT_EQ(findings[1].remedy, "mount it, or move.");
+}
+
+TEST(DoctorBuildDirectory, AWayThatIsClosedToBuildUsersIsToldWhereTheyNeedIt) {
+    BuildDirectoryFacts facts = noexecDirectory();
+    facts.closed = "/root";
+    EXPECT_EQ(summary(judgeBuildDirectory(facts)), (Lines{"ok build-directory"}));
+    facts.sandbox = SandboxMode::relaxed;
+    EXPECT_EQ(summary(judgeBuildDirectory(facts)),
+              (Lines{"ok build-directory", "limit build-directory-reach"}));
+    facts.sandbox = SandboxMode::disabled;
+    Findings findings = judgeBuildDirectory(facts);
+    EXPECT_EQ(summary(findings), (Lines{"ok build-directory", "error build-directory-reach"}));
+    EXPECT_NE(findings[1].remedy.find("chmod o+x '/root'"), std::string::npos);
 }
 
 TEST(DoctorBuildDirectory, LookingLeavesNothingBehind) {

@@ -127,6 +127,7 @@ TEST(ExecBindMountTest, failureForABuildSaysWhereWhyAndWhatToDo) {
                       .origin = "TMPDIR",
                       .mount = {"/tmp", "rw,noexec", "tmpfs", true},
                       .probeError = EACCES,
+                      .untried = "",
                       .warning = ""};
     try {
         executableMount(pipe.readEnd.get(), choice);

@@ -2,6 +2,7 @@
 // builder can and cannot do is asked of the shell inside and of the host's /proc outside, never of our own
 // code.
 
+#include "libstore/build/build-directory-exec.hh"
 #include "libstore/build/sandbox.hh"
 
 #include <csignal>
@@ -991,6 +992,39 @@ TEST(SandboxSupportTest, maskedProcIsExplained) {
         text.find("could not be set up: mounting the process file system '/proc': Operation not permitted. "),
         0u);
     EXPECT_NE(text.find("container"), std::string::npos);
+}
+
+TEST(SandboxSupportTest, aMountThatIsInNoTableHasWords) {
+    Pipe pipe = makePipe(); // is on one
+    ExecChoice choice;
+    choice.base = "/b";
+    std::string text = explainNoExecution(choice, pipe.readEnd.get(), "why");
+    EXPECT_EQ(text.find("''"), std::string::npos) << text;
+    EXPECT_NE(text.find("where no mount table shows it"), std::string::npos) << text;
+}
+
+TEST(SandboxSupportTest, aDirectoryThatTheBuilderCannotReachIsExplained) {
+    char name[] = "/tmp/firn-unreachable-XXXXXX";
+    ASSERT_NE(mkdtemp(name), nullptr);
+    fs::path top = name, closed = top / "open" / "closed", own = closed / "base" / "1-1" / "b";
+    fs::create_directories(own);
+    for (const fs::path &path : {top, top / "open", closed / "base"}) {
+        fs::permissions(path, fs::perms(0755));
+    }
+    fs::permissions(closed, fs::perms(0700));
+    fs::permissions(closed / "base" / "1-1", fs::perms(0500));
+    BuilderResult result;
+    result.kind = Kind::setupFailed;
+    result.step = sandbox::Step::changeDirectory;
+    result.path = own;
+    result.error = EACCES;
+    EXPECT_NE(result.describe().find("chmod o+x '" + closed.string() + "'"), std::string::npos)
+        << result.describe();
+    fs::permissions(closed, fs::perms(0755));
+    EXPECT_EQ(result.describe().find("chmod"), std::string::npos) << result.describe();
+    EXPECT_NE(result.describe().find("'build-dir'"), std::string::npos) << result.describe();
+    fs::permissions(closed / "base" / "1-1", fs::perms(0700));
+    fs::remove_all(top);
 }
 
 TEST(SandboxPathTest, wordsAreUnderstood) {

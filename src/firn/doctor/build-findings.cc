@@ -15,12 +15,15 @@ namespace {
 
 // ---- build directory
 
-std::string describeOrigin(const std::string &origin) {
-    if (origin == "build-dir") {
+std::string describeOrigin(const BuildDirectoryFacts &facts) {
+    if (facts.origin == "build-dir") {
         return "from the setting 'build-dir'";
     }
-    return origin == "TMPDIR" ? "from the environment's TMPDIR, as 'build-dir' is not set"
-                              : "the default, as neither 'build-dir' nor TMPDIR is set";
+    if (!facts.unusedTmpdir.empty()) {
+        return "the default, as 'build-dir' is not set";
+    }
+    return facts.origin == "TMPDIR" ? "from the environment's TMPDIR, as 'build-dir' is not set"
+                                    : "the default, as neither 'build-dir' nor TMPDIR is set";
 }
 
 struct MechanismWords {
@@ -30,20 +33,40 @@ struct MechanismWords {
 MechanismWords wordsOf(ExecMechanism mechanism) {
     switch (mechanism) {
     case ExecMechanism::direct:
-        return {"direct", "programs can be executed there (tried)"};
+        return {"direct", "programs can be executed there"};
     case ExecMechanism::bindMount:
-        return {"bind-mount", "builds get a private mount of it without noexec (tried)"};
+        return {"bind-mount", "builds get a private mount of it without noexec"};
     case ExecMechanism::classicBindMount:
         return {"classic-bind-mount",
-                "builds get a private mount of it without noexec, the way of Linux before 5.12 (tried)"};
+                "builds get a private mount of it without noexec, the way of Linux before 5.12"};
     case ExecMechanism::overlay:
-        return {"overlay", "builds get an executable overlay over it in their user namespace (tried)"};
+        return {"overlay", "builds get an executable overlay over it in their user namespace"};
     case ExecMechanism::tmpfs:
         return {"tmpfs", "builds run in memory instead ('noexec-build-dir = tmpfs')"};
     case ExecMechanism::stateDirectory:
         break;
     }
     return {"state-directory", "builds run in the state directory instead"};
+}
+
+std::string describeTrial(const ExecChoice &choice) {
+    switch (choice.mechanism) {
+    case ExecMechanism::tmpfs:
+    case ExecMechanism::stateDirectory:
+        return "";
+    default:
+        return choice.untried.empty() ? " (tried)" : fmt::format(" (not tried: {})", choice.untried);
+    }
+}
+
+/// Why builds need another mechanism than the directory as it is.
+std::string describeNeed(const ExecChoice &choice, const MountDescription &mount) {
+    if (choice.probeError == 0) {
+        return "";
+    }
+    // Of a program that fails there is nothing to say where none has been tried.
+    return mount.noexec ? "that forbids programs, so "
+                        : fmt::format("a program there fails ({}), so ", strerror(choice.probeError));
 }
 
 std::map<std::string, std::string> detailsOf(const BuildDirectoryFacts &facts) {
@@ -58,18 +81,33 @@ std::map<std::string, std::string> detailsOf(const BuildDirectoryFacts &facts) {
     if (facts.choice) {
         details["mechanism"] = wordsOf(facts.choice->mechanism).name;
         details["base"] = facts.choice->base.string();
+        details["tried"] = facts.choice->untried.empty() ? "true" : "false";
         details["probeError"] = std::to_string(facts.choice->probeError);
     }
     return details;
 }
 
 /// What a refusal says after "Either " is its remedies.
-Finding refused(const BuildDirectoryFacts &facts) {
+Finding refused(const std::string &id, const std::string &refusal, const BuildDirectoryFacts &facts) {
     static const std::string mark = ". Either ";
-    size_t at = facts.refusal.find(mark);
+    size_t at = refusal.find(mark);
     std::string remedy = at == std::string::npos ? "set 'build-dir' to a directory where builds can run"
-                                                 : facts.refusal.substr(at + mark.size());
-    return {Level::error, "build-directory-execution", facts.refusal.substr(0, at), remedy, detailsOf(facts)};
+                                                 : refusal.substr(at + mark.size());
+    return {Level::error, id, refusal.substr(0, at), remedy, detailsOf(facts)};
+}
+
+Finding judgePlace(const BuildDirectoryFacts &facts) {
+    Finding finding =
+        judgeDirectory("build-directory", "the build directory", facts.directory, "set 'build-dir'");
+    if (!facts.unusable.empty()) {
+        std::map<std::string, std::string> details = std::move(finding.details);
+        finding = refused("build-directory", facts.unusable, facts);
+        finding.details = std::move(details);
+    } else if (finding.level == Level::ok) {
+        finding.text += fmt::format(" ({})", describeOrigin(facts));
+    }
+    finding.details["origin"] = facts.origin.empty() ? "default" : facts.origin;
+    return finding;
 }
 
 /// Whoever lacks a right may not need it: a mount's flag is lifted by rights, a super block's or a policy's
@@ -97,19 +135,28 @@ std::string remedyFor(const BuildDirectoryFacts &facts) {
 Finding judgeExecution(const BuildDirectoryFacts &facts) {
     const ExecChoice &choice = *facts.choice;
     const MountDescription &mount = facts.directory.mount;
-    std::string place = mount.mountPoint.empty() ? mount.fileSystem
-                                                 : fmt::format("'{}', {} mounted {}", mount.mountPoint,
-                                                               mount.fileSystem, mount.options);
     bool worse =
         choice.mechanism == ExecMechanism::tmpfs || choice.mechanism == ExecMechanism::stateDirectory;
-    std::string failure = choice.probeError == 0
-                              ? ""
-                              : fmt::format("a program there fails ({}), so ", strerror(choice.probeError));
     std::string where =
         choice.mechanism == ExecMechanism::stateDirectory ? fmt::format(": '{}'", choice.base.string()) : "";
     return {worse ? Level::limit : Level::ok, "build-directory-execution",
-            fmt::format("on {}: {}{}{}", place, failure, wordsOf(choice.mechanism).text, where),
+            fmt::format("on {}: {}{}{}{}", print(mount), describeNeed(choice, mount),
+                        wordsOf(choice.mechanism).text, describeTrial(choice), where),
             worse ? remedyFor(facts) : "", detailsOf(facts)};
+}
+
+/// A sandbox shows builds their directory wherever it lies.
+Finding unreachable(const BuildDirectoryFacts &facts) {
+    bool all = facts.sandbox == SandboxMode::disabled;
+    return {
+        all ? Level::error : Level::limit,
+        "build-directory-reach",
+        fmt::format("build users may not enter '{}', so {} without a sandbox cannot reach their directory",
+                    facts.closed.string(), all ? "builds" : "those builds that run"),
+        fmt::format("let others through (chmod o+x '{}'), or set 'build-dir' to a directory that "
+                    "everybody can reach",
+                    facts.closed.string()),
+        {{"path", facts.closed.string()}}};
 }
 
 // ---- build users
@@ -187,20 +234,31 @@ Findings judgePool(const BuildUsersFacts &facts, unsigned builds) {
     return findings;
 }
 
+std::string describeMissing(const KernelFeature &feature) {
+    return feature.declined.empty() ? fmt::format("no {}: {}", feature.name, feature.without)
+                                    : fmt::format("{} is not used, as {} says so: {}", feature.name,
+                                                  feature.declined, feature.without);
+}
+
 } // namespace
 
 Findings judgeBuildDirectory(const BuildDirectoryFacts &facts) {
-    Finding directory =
-        judgeDirectory("build-directory", "the build directory", facts.directory, "set 'build-dir'");
-    if (directory.level == Level::ok) {
-        directory.text += fmt::format(" ({})", describeOrigin(facts.origin));
+    Findings findings{judgePlace(facts)};
+    if (!facts.unusedTmpdir.empty()) {
+        findings.push_back({facts.origin.empty() ? Level::limit : Level::note,
+                            "build-directory-tmpdir",
+                            fmt::format("TMPDIR is '{}', which is no absolute path: builds do not go by it",
+                                        facts.unusedTmpdir),
+                            "set it to an absolute path, or set 'build-dir'",
+                            {{"value", facts.unusedTmpdir}}});
     }
-    directory.details["origin"] = facts.origin.empty() ? "default" : facts.origin;
-    Findings findings{directory};
     if (facts.choice) {
         findings.push_back(judgeExecution(facts));
     } else if (!facts.refusal.empty()) {
-        findings.push_back(refused(facts));
+        findings.push_back(refused("build-directory-execution", facts.refusal, facts));
+    }
+    if (!facts.closed.empty() && facts.sandbox != SandboxMode::enabled) {
+        findings.push_back(unreachable(facts));
     }
     return findings;
 }
@@ -248,7 +306,7 @@ Findings judgeKernel(const KernelFacts &facts) {
         } else {
             missing.push_back({feature.level,
                                "kernel-feature",
-                               fmt::format("no {}: {}", feature.name, feature.without),
+                               describeMissing(feature),
                                feature.remedy,
                                {{"feature", feature.name}}});
         }

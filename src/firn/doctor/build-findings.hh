@@ -19,8 +19,13 @@ struct BuildDirectoryFacts {
     DirectoryFacts directory;
     std::string origin;               ///< as BuildDirectoryBase has it
     std::optional<ExecChoice> choice; ///< none: see `refusal`
-    std::string refusal;              ///< why no build can run there
+    std::string refusal;              ///< why no program can be executed there
+    std::string unusable = {};        ///< why builds can have no directories there at all; "" if they can
     bool mayMount = false;            ///< whether we have the right to change mounts
+    std::string unusedTmpdir = {};    ///< TMPDIR, where it is not followed since it is no absolute path
+    /// On the way to it, closed to build users who would have to find it by path; "" if there is none.
+    std::filesystem::path closed = {};
+    SandboxMode sandbox = SandboxMode::enabled; ///< the setting
 };
 
 Findings judgeBuildDirectory(const BuildDirectoryFacts &facts);
@@ -50,6 +55,7 @@ struct KernelFeature {
     std::string without; ///< what is worse without it
     std::string remedy;
     Level level = Level::limit; ///< of its absence
+    std::string declined = {};  ///< what tells Firn not to use it, whether it is there or not
 };
 
 struct KernelFacts {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
+#include <optional>
 #include <set>
 
 #include <fcntl.h>
@@ -14,6 +16,7 @@
 
 #include "firn/doctor/host.hh"
 #include "firn/listening-socket.hh"
+#include "libstore/build/reachability.hh"
 #include "libstore/protocol/peer-credentials.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
@@ -24,9 +27,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// A symlink to nothing is: no directory can be made in its place.
 bool isThere(const fs::path &path) {
     struct stat st;
-    return stat(path.c_str(), &st) == 0 || (errno != ENOENT && errno != ENOTDIR);
+    return lstat(path.c_str(), &st) == 0 || (errno != ENOENT && errno != ENOTDIR);
 }
 
 fs::path nearestExisting(const fs::path &path) {
@@ -109,6 +113,19 @@ BuildUserFacts lookAtUser(const std::string &name, const std::set<std::string> &
     return facts;
 }
 
+std::string unusedTmpdir() {
+    const char *value = getenv("TMPDIR");
+    return value && *value && *value != '/' ? value : "";
+}
+
+/// Only root has build users, and can see all that is closed to them.
+fs::path closedToBuildUsers(const fs::path &path, const Settings &settings) {
+    const struct group *users = geteuid() == 0 && !settings.buildUsersGroup.empty()
+                                    ? getgrnam(settings.buildUsersGroup.c_str())
+                                    : nullptr;
+    return users ? firstClosedDirectory(path, users->gr_gid) : fs::path();
+}
+
 } // namespace
 
 DirectoryFacts lookAtDirectory(const fs::path &path) {
@@ -117,7 +134,9 @@ DirectoryFacts lookAtDirectory(const fs::path &path) {
     facts.nearest = nearestExisting(path);
     facts.exists = facts.nearest == path;
     struct stat st;
-    facts.isDirectory = stat(facts.nearest.c_str(), &st) != 0 || S_ISDIR(st.st_mode);
+    bool known = stat(facts.nearest.c_str(), &st) == 0;
+    facts.leadsNowhere = !known && errno == ENOENT;
+    facts.isDirectory = known ? S_ISDIR(st.st_mode) : !facts.leadsNowhere;
     bool may = faccessat(AT_FDCWD, facts.nearest.c_str(), W_OK | X_OK, AT_EACCESS) == 0;
     facts.accessError = may ? 0 : errno;
     facts.symlink = firstSymlink(path);
@@ -165,15 +184,25 @@ BuildDirectoryFacts lookAtBuildDirectory(const Locations &locations, const Setti
                               .origin = base.origin,
                               .choice = {},
                               .refusal = "",
-                              .mayMount = hasMountRights()};
+                              .mayMount = hasMountRights(),
+                              .unusedTmpdir = unusedTmpdir(),
+                              .closed = closedToBuildUsers(base.path, settings),
+                              .sandbox = settings.sandbox};
     if (initProgram.empty() || facts.directory.accessError != 0 || !facts.directory.isDirectory) {
         return facts;
     }
     MissingDirectories made;
     made.add(base.path);
     made.add(BuildDirectories::defaultBase(locations));
+    std::optional<BuildDirectories> directories;
     try {
-        facts.choice = chooseExecMechanism(locations, settings, initProgram);
+        directories.emplace(base.path, BuildDirectories::Sweep::no);
+    } catch (const Error &error) {
+        facts.unusable = error.message();
+        return facts;
+    }
+    try {
+        facts.choice = chooseExecMechanism(*directories, base.origin, locations, settings, initProgram);
     } catch (const Error &error) {
         facts.refusal = error.message();
     }

@@ -48,7 +48,8 @@ Finding notAllowed(const std::string &id, const std::string &name, const Directo
             detailsOf(facts)};
 }
 
-std::optional<Finding> judgeSpace(const std::string &id, const DirectoryFacts &facts) {
+std::optional<Finding> judgeSpace(const std::string &id, const DirectoryFacts &facts,
+                                  const std::string &remedy) {
     bool fewFiles = facts.countsFiles && facts.freeFiles < scarceFiles;
     if (facts.freeBytes >= scarceBytes && !fewFiles) {
         return std::nullopt;
@@ -57,23 +58,25 @@ std::optional<Finding> judgeSpace(const std::string &id, const DirectoryFacts &f
     return Finding{
         Level::limit, id,
         fmt::format("there is room for {} in '{}' ({})", left, facts.path.string(), describeMountOf(facts)),
-        "make room; nix-collect-garbage removes what no root needs", detailsOf(facts)};
+        remedy, detailsOf(facts)};
 }
 
 } // namespace
 
 Finding judgeDirectory(const std::string &id, const std::string &name, const DirectoryFacts &facts,
-                       const std::string &otherPlace) {
+                       const std::string &otherPlace, const std::string &makeRoom) {
     if (!facts.isDirectory) {
         return {Level::error, id,
-                fmt::format("'{}' is in the way of {} '{}': it is no directory", facts.nearest.string(), name,
-                            facts.path.string()),
+                fmt::format("'{}' is in the way of {} '{}': it is {}", facts.nearest.string(), name,
+                            facts.path.string(),
+                            facts.leadsNowhere ? "a symlink to nothing" : "no directory"),
                 fmt::format("move it away, or {}", otherPlace), detailsOf(facts)};
     }
     if (facts.accessError != 0) {
         return notAllowed(id, name, facts, otherPlace);
     }
-    if (std::optional<Finding> scarce = judgeSpace(id, facts)) {
+    if (std::optional<Finding> scarce =
+            judgeSpace(id, facts, fmt::format("{}, or {}", makeRoom, otherPlace))) {
         return *scarce;
     }
     return {Level::ok, id,
@@ -91,16 +94,17 @@ Findings judgeStore(const DirectoryFacts &facts) {
                              facts.symlink.string(), facts.path.string()),
                  "mount the store there instead (mount --bind), or " + otherPlace, detailsOf(facts)}};
     }
-    Findings findings{judgeDirectory("store-directory", "the store", facts, otherPlace)};
+    Findings findings{judgeDirectory("store-directory", "the store", facts, otherPlace,
+                                     "make room (nix-collect-garbage removes what no root needs)")};
     if (facts.mount.noexec) {
+        std::string remount =
+            facts.mount.mountPoint.empty()
+                ? "mount its file system without noexec"
+                : fmt::format("mount it without noexec (mount -o remount,exec '{}')", facts.mount.mountPoint);
         findings.push_back({Level::error, "store-noexec",
-                            fmt::format("no program in the store '{}' can be executed: it is on '{}', {} "
-                                        "mounted {}",
-                                        facts.path.string(), facts.mount.mountPoint, facts.mount.fileSystem,
-                                        facts.mount.options),
-                            fmt::format("mount it without noexec (mount -o remount,exec '{}'), or {}",
-                                        facts.mount.mountPoint, otherPlace),
-                            detailsOf(facts)});
+                            fmt::format("no program in the store '{}' can be executed: it is on {}",
+                                        facts.path.string(), print(facts.mount)),
+                            fmt::format("{}, or {}", remount, otherPlace), detailsOf(facts)});
     }
     return findings;
 }

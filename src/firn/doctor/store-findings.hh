@@ -16,6 +16,7 @@ struct DirectoryFacts {
     std::filesystem::path path;
     bool exists = false;
     bool isDirectory = true;       ///< of `nearest`
+    bool leadsNowhere = false;     ///< `nearest` is a symlink to nothing
     std::filesystem::path nearest; ///< itself, or the nearest parent that is there
     int accessError = 0;           ///< errno of asking whether we may make entries in `nearest`
     MountDescription mount;        ///< of `nearest`
@@ -24,9 +25,10 @@ struct DirectoryFacts {
     std::filesystem::path symlink; ///< the first component of the path that is one
 };
 
-/// One finding `id` about a directory that is made if it is missing; `name` as in "the store".
+/// One finding `id` about a directory that is made if it is missing; `name` as in "the store". `makeRoom`:
+/// what to do where little is left.
 Finding judgeDirectory(const std::string &id, const std::string &name, const DirectoryFacts &facts,
-                       const std::string &otherPlace);
+                       const std::string &otherPlace, const std::string &makeRoom = "make room");
 
 /// The store: programs in it must be executable.
 Findings judgeStore(const DirectoryFacts &facts);

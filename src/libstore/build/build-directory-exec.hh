@@ -19,6 +19,8 @@ struct MountDescription {
     std::string mountPoint, options, fileSystem; ///< options: comma-separated; all "" when not known
     bool noexec = false;
 };
+/// "'/tmp', tmpfs mounted rw,noexec", or what there is to say of a mount that is in no table.
+std::string print(const MountDescription &mount);
 /// Costs a read of the mount table: for messages. `directory` must be open in our own mount namespace.
 MountDescription describeMount(int directory);
 
@@ -54,6 +56,7 @@ struct ExecChoice {
     std::string origin;         ///< of the directory that was asked for, as in BuildDirectoryBase
     MountDescription mount;     ///< its mount; empty for `direct`
     int probeError = 0;         ///< why it is not `direct`; EACCES where the mount is noexec
+    std::string untried;        ///< why nothing was executed to find out; "" where something was
     std::string warning;        ///< for the user: something is not as configured; "" if all is well
 };
 

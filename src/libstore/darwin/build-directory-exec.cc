@@ -100,6 +100,7 @@ ExecChoice chooseExecMechanism(BuildDirectories &directories, const std::string 
             .origin = origin,
             .mount = {},
             .probeError = 0,
+            .untried = "macOS forbids execution by the mount's flags alone",
             .warning = ""};
 }
 

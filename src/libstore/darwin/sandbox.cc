@@ -1,4 +1,8 @@
 #include "libstore/build/sandbox.hh"
+
+#include <cerrno>
+
+#include "libstore/build/reachability.hh"
 #include "libutil/error.hh"
 
 // Not there yet on macOS: builders run unconfined (launch.hh) or not at all.
@@ -26,8 +30,10 @@ BuilderResult trySandbox(const std::string &, bool) {
 void checkSandboxSupport(const std::string &, bool) {
     refuse();
 }
-std::string explainSetupFailure(const BuilderResult &) {
-    return "";
+std::string explainSetupFailure(const BuilderResult &result) {
+    bool unreachable = result.kind == BuilderResult::Kind::setupFailed &&
+                       result.step == sandbox::Step::changeDirectory && result.error == EACCES;
+    return unreachable ? explainUnreachable(result.path) : "";
 }
 
 } // namespace firn

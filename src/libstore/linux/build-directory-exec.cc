@@ -160,11 +160,32 @@ bool isUndecided(int error) {
 struct ProbeOutcome {
     int error = 0; ///< 0: the program ran
     std::string reason;
-    bool undecided = false; ///< it did not come to that
+    bool undecided = false;   ///< it did not come to that, for a reason that says nothing about execution
+    bool passing = false;     ///< what failed may work next time: a limit on namespaces, say, may be raised
+    std::string untried = {}; ///< why it did not come to that, where `error` is what the mount's options say
 };
 
 ProbeOutcome outcomeOf(int error) {
-    return {error, error ? strerror(error) : "", isUndecided(error)};
+    return {error, error ? strerror(error) : "", isUndecided(error), false};
+}
+
+/// A mechanism that could not be brought about does not help now, and may later.
+ProbeOutcome failedMechanism(int error, const std::string &reason) {
+    return {error, reason, false, isUndecided(error)};
+}
+
+ProbeOutcome outcomeOfTrial(const BuilderResult &result) {
+    switch (result.kind) {
+    case BuilderResult::Kind::setupFailed:
+    case BuilderResult::Kind::execFailed:
+        return failedMechanism(result.error, "a trial " + result.describe());
+    case BuilderResult::Kind::signaled:
+        return outcomeOf(EAGAIN); // as in awaitProbe()
+    case BuilderResult::Kind::lost:
+        return {EAGAIN, "a trial " + result.describe(), false, true};
+    default:
+        return result.succeeded() ? ProbeOutcome() : failedMechanism(EPERM, "a trial " + result.describe());
+    }
 }
 
 /// An overlay, or a classic executable mount, is only made by sandbox-init: the probe is the builder in it.
@@ -186,18 +207,14 @@ ProbeOutcome probeInMountNamespace(BuildDirectory &directory, BuildDirKind kind,
     spec.builder = (directory.path() / probeName).string();
     spec.args = {"firn-sandbox-init", "--nothing"};
     spec.outputFd = null.get();
-    BuilderResult result = spawnSandbox(spec).wait();
-    if (result.succeeded()) {
-        return {};
-    }
-    return {result.error != 0 ? result.error : EPERM, "a trial " + result.describe(), false};
+    return outcomeOfTrial(spawnSandbox(spec).wait());
 }
 
 ProbeOutcome probeMount(int directory, const std::string &initProgram) {
     ExecBindMount mount = makeExecBindMount(directory);
     UniqueFd fd(mount.fd);
     if (!fd) {
-        return {mount.error, fmt::format("{}: {}", mount.step, strerror(mount.error)), false};
+        return failedMechanism(mount.error, fmt::format("{}: {}", mount.step, strerror(mount.error)));
     }
     return outcomeOf(probeExecution(fd.get(), initProgram));
 }
@@ -229,7 +246,8 @@ ProbeOutcome probeWithGoodProgram(BuildDirectories &directories, ExecMechanism m
 /// What the probes said, for as long as this process lives and for those that it forks.
 class ProbeResults {
   public:
-    /// An undecided probe counts as the mount's options say, and is not remembered.
+    /// An undecided probe counts as the mount's options say. Neither that nor a failure that may pass is
+    /// remembered.
     ProbeOutcome get(BuildDirectories &directories, ExecMechanism mechanism, const std::string &initProgram) {
         std::lock_guard<std::mutex> guard(mutex_);
         std::pair<FileSystemView, ExecMechanism> key(viewOf(directories.fd()), mechanism);
@@ -239,9 +257,15 @@ class ProbeResults {
         }
         ProbeOutcome outcome = probeWithGoodProgram(directories, mechanism, initProgram);
         if (outcome.undecided) {
-            return outcomeOf(mechanism == ExecMechanism::direct && key.first.noexec ? EACCES : 0);
+            ProbeOutcome assumed =
+                outcomeOf(mechanism == ExecMechanism::direct && key.first.noexec ? EACCES : 0);
+            assumed.untried = outcome.reason;
+            return assumed;
         }
-        return results_.emplace(key, outcome).first->second;
+        if (!outcome.passing) {
+            results_.emplace(key, outcome);
+        }
+        return outcome;
     }
 
   private:
@@ -264,9 +288,8 @@ std::string describeOrigin(const std::string &origin) {
 }
 
 std::string describePlace(const ExecChoice &choice) {
-    const MountDescription &mount = choice.mount;
-    return fmt::format("the build directory '{}' ({}) is on '{}', {} mounted {}", choice.base.string(),
-                       describeOrigin(choice.origin), mount.mountPoint, mount.fileSystem, mount.options);
+    return fmt::format("the build directory '{}' ({}) is on {}", choice.base.string(),
+                       describeOrigin(choice.origin), print(choice.mount));
 }
 
 std::string remedies(const MountDescription &mount, bool mayHaveMount) {
@@ -298,11 +321,12 @@ void requireExecutableStore(const Locations &locations) {
         return;
     }
     UniqueFd fd(open(store.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-    MountDescription mount = fd ? describeMount(fd.get()) : MountDescription();
+    MountDescription mount = fd ? describeMount(fd.get()) : MountDescription{"", "", "", true};
     throw Error(ErrorKind::unsupported,
-                "nothing in the store '{}' can be executed: it is on '{}', {} mounted {}. Mount that without "
-                "noexec: builders and all that they use are programs in the store.",
-                store, mount.mountPoint, mount.fileSystem, mount.options);
+                "nothing in the store '{}' can be executed: it is on {}. Mount that without noexec: builders "
+                "and all that "
+                "they use are programs in the store.",
+                store, print(mount));
 }
 
 // ---- the choice
@@ -344,6 +368,7 @@ std::string tryMechanisms(ExecChoice &choice, BuildDirectories &directories, con
         ProbeOutcome outcome = probeResults().get(directories, mechanism, initProgram);
         if (outcome.error == 0) {
             choice.mechanism = mechanism;
+            choice.untried = outcome.untried;
             return "";
         }
         tried += fmt::format("{}{} does not help here ({})", tried.empty() ? "" : ", ",
@@ -429,8 +454,11 @@ ExecChoice chooseExecMechanism(BuildDirectories &directories, const std::string 
                       .origin = origin,
                       .mount = {},
                       .probeError = 0,
+                      .untried = "",
                       .warning = ""};
-    choice.probeError = probeResults().get(directories, ExecMechanism::direct, initProgram).error;
+    ProbeOutcome direct = probeResults().get(directories, ExecMechanism::direct, initProgram);
+    choice.probeError = direct.error;
+    choice.untried = direct.untried;
     if (choice.probeError == 0) {
         return choice;
     }

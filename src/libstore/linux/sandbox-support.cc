@@ -2,13 +2,11 @@
 // reasons are then looked for where hosts are known to forbid it.
 
 #include <cerrno>
-#include <cstdlib>
-#include <string_view>
+#include <filesystem>
 
 #include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "libstore/build/reachability.hh"
 #include "libstore/build/sandbox.hh"
 #include "libstore/linux/namespace-rules.hh"
 #include "libutil/error.hh"
@@ -33,28 +31,31 @@ std::string explainMounts(Step step, int error) {
     return refused ? explainForbiddenNamespaces(readNamespaceRules(), error) : "";
 }
 
-/// The preflight's scratch store and build directory.
-class TemporaryDirectory {
-  public:
-    TemporaryDirectory() : path_("/tmp/firn-probe-XXXXXX") {
-        if (!mkdtemp(path_.data())) {
-            throwErrno("making the directory '{}'", path_);
-        }
-        fd_.reset(open(path_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+/// The preflight's scratch store and build directory, in which nothing is made: the directory of the program,
+/// as one that is surely there, so that nothing must be written anywhere or could be left behind.
+UniqueFd openDirectoryOf(const std::string &program) {
+    std::filesystem::path parent = std::filesystem::path(program).parent_path();
+    std::string directory = parent.empty() ? "." : parent.string();
+    UniqueFd fd(open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!fd) {
+        throwErrno("opening the directory '{}' of the program that starts builds", directory);
     }
-    TemporaryDirectory(const TemporaryDirectory &) = delete;
-    TemporaryDirectory &operator=(const TemporaryDirectory &) = delete;
-    ~TemporaryDirectory() {
-        // Only ever holds mount points of our own making.
-        unlinkat(fd_.get(), "probe", 0);
-        rmdir(path_.c_str());
-    }
-    int fd() const { return fd_.get(); }
+    return fd;
+}
 
-  private:
-    std::string path_;
-    UniqueFd fd_;
-};
+std::string explainDirectory(const BuilderResult &result) {
+    switch (result.error) {
+    case EACCES:
+        return explainUnreachable(result.path);
+    case ESTALE:
+    case ELOOP:
+    case ENOTDIR:
+        return "Something else has taken the build directory's place: others must not be able to change what "
+               "lies above it";
+    default:
+        return "";
+    }
+}
 
 } // namespace
 
@@ -79,11 +80,7 @@ std::string explainSetupFailure(const BuilderResult &result) {
                    : explainMounts(result.step, result.error);
     case Step::findTarget:
     case Step::changeDirectory:
-        return result.error == ESTALE || result.error == ELOOP || result.error == ENOTDIR
-                   ? "Something else has taken the build directory's place: others must not be able to "
-                     "change "
-                     "what lies above it"
-                   : "";
+        return explainDirectory(result);
     case Step::makeExecutable:
         return result.error == EPERM ? "Lifting noexec takes root's rights over the mount, from outside of "
                                        "any user namespace that does not own it"
@@ -107,12 +104,12 @@ std::string explainSetupFailure(const BuilderResult &result) {
 }
 
 BuilderResult trySandbox(const std::string &initProgram, bool sandboxed) {
-    TemporaryDirectory directory;
+    UniqueFd directory = openDirectoryOf(initProgram);
     UniqueFd null(open("/dev/null", O_WRONLY | O_CLOEXEC));
     SandboxSpec spec;
     spec.initProgram = initProgram;
     spec.sandboxed = sandboxed;
-    spec.scratchStore = spec.buildDir = directory.fd();
+    spec.scratchStore = spec.buildDir = directory.get();
     spec.workingDirectory = "/";
     // The program itself, asked for nothing, as the one executable that is surely there.
     spec.sandboxPaths = {{"/probe", initProgram, false}};

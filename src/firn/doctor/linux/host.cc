@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <charconv>
 #include <climits>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 
@@ -65,6 +66,17 @@ bool knowsOverlays() {
 bool hasControlGroups() {
     struct statfs info;
     return statfs("/sys/fs/cgroup", &info) == 0 && info.f_type == CGROUP2_SUPER_MAGIC;
+}
+
+KernelFeature lookAtMountSetattr() {
+    KernelFeature feature{"mount_setattr", haveMountSetattr(), "executable mounts are made the older way",
+                          "use Linux 5.12 or later, or a container whose system call filter lets it through"};
+    const char *classic = getenv("FIRN_CLASSIC_MOUNTS");
+    if (classic && strcmp(classic, "1") == 0) {
+        feature.declined = "FIRN_CLASSIC_MOUNTS=1";
+        feature.remedy = "unset FIRN_CLASSIC_MOUNTS, which is there for tests";
+    }
+    return feature;
 }
 
 // ---- the sandbox
@@ -135,8 +147,7 @@ KernelFacts lookAtKernel() {
     std::string release = uname(&name) == 0 ? name.release : "of an unknown version";
     KernelFacts facts{"Linux " + release, {}};
     facts.features = {
-        {"mount_setattr", haveMountSetattr(), "executable mounts are made the older way",
-         "use Linux 5.12 or later, or a container whose system call filter lets it through"},
+        lookAtMountSetattr(),
         {"clone3", exists(SYS_clone3), "it is what sandboxes are started with",
          "use Linux 5.9 or later, or a container whose system call filter lets it through"},
         {"seccomp filters", filtersCalls(), "builders' system calls cannot be filtered",
