@@ -7,8 +7,8 @@
 
 namespace firn::builtin {
 
-/// Attributes: url; executable ("1"): the file's mode; unpack ("1"): the file is a NAR, compressed where the
-/// URL ends in ".xz". Flat outputs are looked for on the hashed mirrors first.
+/// Attributes: url (http, https or file); executable ("1"): the file's mode; unpack ("1"): the file is a NAR,
+/// compressed where the URL ends in ".xz". Flat outputs are looked for on the hashed mirrors first.
 void fetchUrl(const Request &request);
 
 /// The symlink tree of a profile. Attributes: manifest, a file to be linked as manifest.nix; derivations,

@@ -249,6 +249,31 @@ def test_a_file_url_in_a_sandbox_reaches_what_sandbox_paths_show(world):
     assert world.output(fetch("file:///shown")).read_bytes() == DATA
 
 
+@pytest.mark.firn_only("the stock daemon guesses that it is http")
+@pytest.mark.parametrize("form", ["127.0.0.1:{port}/page", "//127.0.0.1:{port}/page", "localhost:{port}/page", "file:{port}/page",
+                                  "ftp://127.0.0.1:{port}/page", "httpx://127.0.0.1:{port}/page", ""])
+def test_a_url_without_a_scheme_that_is_known_is_refused_unasked(world, server, form):
+    """libcurl would take some of these for http, and an error page would be what was to be downloaded."""
+    world.conf["sandbox"] = "false"
+    url = form.format(port=server.server.server_address[1])
+    server.paths["/page"] = lambda request: answer(request, 404, DATA)
+    world.build(fetch(url)).fails().says(f"unable to download '{url}'", "'http://', 'https://' and 'file:///'")
+    assert server.requests == []
+
+
+def test_the_scheme_of_a_url_may_be_in_capitals(world, server):
+    assert world.output(fetch(server.serve("/data").replace("http:", "HTTP:"))).read_bytes() == DATA
+    world.build(fetch(server.url("/absent").replace("http:", "hTTp:"), sri(b"no such page here"))).fails().says("404")
+
+
+@pytest.mark.firn_only("the stock daemon guesses that it is http")
+def test_a_mirror_s_error_page_is_not_taken_for_the_file(world, server):
+    server.paths["/mirror/sha256/" + hashlib.sha256(DATA).hexdigest()] = lambda request: answer(request, 404, b"no such file")
+    world.conf["hashed-mirrors"] = server.url("/mirror").removeprefix("http://")
+    assert world.output(fetch(server.serve("/data"))).read_bytes() == DATA
+    assert [path for path, _ in server.requests] == ["/data"]
+
+
 def test_hashed_mirrors_are_asked_first(world, server):
     server.serve("/mirror/sha256/" + hashlib.sha256(DATA).hexdigest())
     world.conf["hashed-mirrors"] = server.url("/mirror")
