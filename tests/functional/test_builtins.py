@@ -581,6 +581,13 @@ def test_a_channel_s_files_are_as_a_store_has_them(confined):
     assert os.readlink(path / "mine/link") == "default.nix"
 
 
+@pytest.mark.parametrize("mode", [0o654, 0o645, 0o655, 0o744, 0o100, 0o011])
+def test_a_channel_s_file_is_executable_where_its_owner_may_execute_it(world, mode):
+    archive = tarball(world.src / "x.tar.xz", [("top", None), ("top/file", {"mode": mode})])
+    path = Path(unpack(world, archive).ok().path)
+    assert (path / "mine/file").stat().st_mode & 0o7777 == (0o555 if mode & 0o100 else 0o444)
+
+
 def test_a_channel_in_a_zip_archive(world):
     import zipfile
     with zipfile.ZipFile(world.src / "x.zip", "w") as archive:
