@@ -418,6 +418,30 @@ def test_an_unknown_builtin_is_refused_by_name(world, name):
     world.build(expression).fails().says(f"unsupported builtin builder '{name}'")
 
 
+# --- where they run
+
+
+@pytest.mark.every_client
+@pytest.mark.parametrize("system", ["builtin", "pdp11-unix"])
+def test_a_builtin_runs_whatever_its_system_is(world, server, system):
+    """It is the daemon's own, so there is no system that it would not run on."""
+    expression = f"""derivation {{ name = "x"; system = "{system}"; builder = "builtin:fetchurl"; url = "{server.serve("/data")}";
+      outputHashMode = "flat"; outputHashAlgo = "sha256"; outputHash = "{hashlib.sha256(DATA).hexdigest()}"; }}"""
+    assert world.output(expression).read_bytes() == DATA
+
+
+@pytest.mark.every_client
+def test_a_builtin_needs_the_features_that_it_names(world):
+    expression = """derivation { name = "x"; system = "builtin"; builder = "builtin:buildenv"; derivations = "";
+      manifest = builtins.toFile "manifest" "[]"; requiredSystemFeatures = [ "antigravity" ]; }"""
+    world.build(expression).fails().says("antigravity")
+
+
+@pytest.mark.every_client
+def test_other_builders_do_not_run_on_the_system_called_builtin(world):
+    world.build('sh "x" "echo > $out" { system = "builtin"; }').fails().says("'builtin'")
+
+
 # --- buildenv
 
 
