@@ -3,7 +3,8 @@
 #include "builtin/attributes.hh"
 
 // The builtin builders. Each makes the output "out" and throws Error with what went wrong; what it made till
-// then stays. They run with a builder's rights, in the build directory.
+// then stays. They run with a builder's rights, in the build directory. The attributes that each reads are
+// named in libstore/build/builtin-builder.cc too, which refuses those that cannot be written as text.
 
 namespace firn::builtin {
 

@@ -552,6 +552,29 @@ def test_a_malformed_list_of_packages_is_refused(world, text):
     world.build(expression).fails()
 
 
+STRUCTURED_ENV = """derivation {{ name = "env"; system = "builtin"; builder = "builtin:buildenv"; __structuredAttrs = true;
+  manifest = builtins.toFile "manifest" "[]"; {attributes} }}"""
+
+
+@pytest.mark.firn_only("stock 2.8 finds no attributes there")
+@pytest.mark.parametrize("value", ["{ a = 1; }", '[ "true" 5 1 { path = "/x"; } ]', "{ }"])
+def test_an_attribute_that_is_no_text_is_refused(world, value):
+    expression = STRUCTURED_ENV.format(attributes=f"derivations = {value};")
+    world.build(expression).fails().says("'derivations'", "'builtin:buildenv'")
+
+
+@pytest.mark.firn_only("stock 2.8 finds no attributes there")
+def test_an_attribute_that_no_builtin_reads_may_be_anything(world):
+    assert tree(world.output(STRUCTURED_ENV.format(attributes="derivations = [ ]; other = { a = 1; };"))).keys() == {"manifest.nix"}
+
+
+@pytest.mark.firn_only("stock 2.8 finds no attributes there")
+def test_lists_in_a_structured_list_of_packages(world):
+    path = world.output('sh "p" "mkdir -p $out/bin; echo > $out/bin/p" {}')
+    attributes = f'derivations = [ [ "true" 5 [ 1 ] (builtins.storePath "{path}") ] [ ] ];'
+    assert tree(world.output(STRUCTURED_ENV.format(attributes=attributes)))["bin"] == f"{path}/bin"
+
+
 # --- unpack-channel
 
 
