@@ -61,8 +61,26 @@ bool isFinal(long status) {
     return status != requestTimeout && status != tooManyRequests;
 }
 
+bool hasScheme(const std::string &url, std::string_view scheme) {
+    return strncasecmp(url.c_str(), scheme.data(), scheme.size()) == 0;
+}
+
+// The slash belongs to it: libcurl takes what "file:80" begins with for the name of a host.
 bool isHttp(const std::string &url) {
-    return strncasecmp(url.c_str(), "http:", 5) == 0 || strncasecmp(url.c_str(), "https:", 6) == 0;
+    return hasScheme(url, "http:/") || hasScheme(url, "https:/");
+}
+
+bool isFile(const std::string &url) {
+    return hasScheme(url, "file:/");
+}
+
+/// libcurl would guess what other URLs mean, and what is set here for HTTP depends on what they are.
+void checkScheme(const std::string &url) {
+    if (!isHttp(url) && !isFile(url)) {
+        throw Error(ErrorKind::badInput,
+                    "unable to download {}: it has to begin with one of 'http://', 'https://' and 'file:///'",
+                    quoteForDisplay(url));
+    }
 }
 
 bool isReadable(const std::string &path) {
@@ -326,7 +344,8 @@ void download(const std::string &url, int file, const DownloadOptions &options) 
     if (initialised != CURLE_OK) {
         throw Error(ErrorKind::system, "libcurl cannot be initialised: {}", curl_easy_strerror(initialised));
     }
-    if (!isHttp(url) && isReadable(options.netrc)) {
+    checkScheme(url);
+    if (isFile(url) && isReadable(options.netrc)) {
         // A file of ours that a file URL might name.
         if (unlink(options.netrc.c_str()) != 0) {
             throwErrno("removing '{}'", options.netrc);

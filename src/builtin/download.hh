@@ -19,7 +19,8 @@ struct DownloadOptions {
 /// Writes what an http, https or file URL names into a regular file that is open for writing, whose contents
 /// are replaced. Redirects lead to http and https alone. What may work another time (no connection, a
 /// server's errors, a body that ends early) is tried again, with growing pauses, from where it broke off if
-/// the server can do that. Throws Error that names the URL, and what the server said.
+/// the server can do that. Throws Error that names the URL, and what the server said; badInput for a URL that
+/// begins with another scheme, or with none.
 void download(const std::string &url, int file, const DownloadOptions &options);
 
 } // namespace firn::builtin

@@ -146,7 +146,8 @@ Entry Unpacker::cleanEntry(archive_entry *entry, const std::string &name) {
                     "the archive has an entry, {}, that is no file, directory or symlink",
                     quoteForDisplay(name));
     }
-    bool executable = type == AE_IFDIR || (archive_entry_perm(entry) & 0111) != 0;
+    // As the store has it: the owner's bit decides.
+    bool executable = type == AE_IFDIR || (archive_entry_perm(entry) & S_IXUSR) != 0;
     archive_entry_set_perm(clean.get(), executable ? 0755 : 0644);
     if (archive_entry_size_is_set(entry) && !archive_entry_hardlink(entry)) {
         archive_entry_set_size(clean.get(), archive_entry_size(entry));

@@ -249,6 +249,31 @@ def test_a_file_url_in_a_sandbox_reaches_what_sandbox_paths_show(world):
     assert world.output(fetch("file:///shown")).read_bytes() == DATA
 
 
+@pytest.mark.firn_only("the stock daemon guesses that it is http")
+@pytest.mark.parametrize("form", ["127.0.0.1:{port}/page", "//127.0.0.1:{port}/page", "localhost:{port}/page", "file:{port}/page",
+                                  "ftp://127.0.0.1:{port}/page", "httpx://127.0.0.1:{port}/page", ""])
+def test_a_url_without_a_scheme_that_is_known_is_refused_unasked(world, server, form):
+    """libcurl would take some of these for http, and an error page would be what was to be downloaded."""
+    world.conf["sandbox"] = "false"
+    url = form.format(port=server.server.server_address[1])
+    server.paths["/page"] = lambda request: answer(request, 404, DATA)
+    world.build(fetch(url)).fails().says(f"unable to download '{url}'", "'http://', 'https://' and 'file:///'")
+    assert server.requests == []
+
+
+def test_the_scheme_of_a_url_may_be_in_capitals(world, server):
+    assert world.output(fetch(server.serve("/data").replace("http:", "HTTP:"))).read_bytes() == DATA
+    world.build(fetch(server.url("/absent").replace("http:", "hTTp:"), sri(b"no such page here"))).fails().says("404")
+
+
+@pytest.mark.firn_only("the stock daemon guesses that it is http")
+def test_a_mirror_s_error_page_is_not_taken_for_the_file(world, server):
+    server.paths["/mirror/sha256/" + hashlib.sha256(DATA).hexdigest()] = lambda request: answer(request, 404, b"no such file")
+    world.conf["hashed-mirrors"] = server.url("/mirror").removeprefix("http://")
+    assert world.output(fetch(server.serve("/data"))).read_bytes() == DATA
+    assert [path for path, _ in server.requests] == ["/data"]
+
+
 def test_hashed_mirrors_are_asked_first(world, server):
     server.serve("/mirror/sha256/" + hashlib.sha256(DATA).hexdigest())
     world.conf["hashed-mirrors"] = server.url("/mirror")
@@ -393,6 +418,30 @@ def test_an_unknown_builtin_is_refused_by_name(world, name):
     world.build(expression).fails().says(f"unsupported builtin builder '{name}'")
 
 
+# --- where they run
+
+
+@pytest.mark.every_client
+@pytest.mark.parametrize("system", ["builtin", "pdp11-unix"])
+def test_a_builtin_runs_whatever_its_system_is(world, server, system):
+    """It is the daemon's own, so there is no system that it would not run on."""
+    expression = f"""derivation {{ name = "x"; system = "{system}"; builder = "builtin:fetchurl"; url = "{server.serve("/data")}";
+      outputHashMode = "flat"; outputHashAlgo = "sha256"; outputHash = "{hashlib.sha256(DATA).hexdigest()}"; }}"""
+    assert world.output(expression).read_bytes() == DATA
+
+
+@pytest.mark.every_client
+def test_a_builtin_needs_the_features_that_it_names(world):
+    expression = """derivation { name = "x"; system = "builtin"; builder = "builtin:buildenv"; derivations = "";
+      manifest = builtins.toFile "manifest" "[]"; requiredSystemFeatures = [ "antigravity" ]; }"""
+    world.build(expression).fails().says("antigravity")
+
+
+@pytest.mark.every_client
+def test_other_builders_do_not_run_on_the_system_called_builtin(world):
+    world.build('sh "x" "echo > $out" { system = "builtin"; }').fails().says("'builtin'")
+
+
 # --- buildenv
 
 
@@ -503,6 +552,29 @@ def test_a_malformed_list_of_packages_is_refused(world, text):
     world.build(expression).fails()
 
 
+STRUCTURED_ENV = """derivation {{ name = "env"; system = "builtin"; builder = "builtin:buildenv"; __structuredAttrs = true;
+  manifest = builtins.toFile "manifest" "[]"; {attributes} }}"""
+
+
+@pytest.mark.firn_only("stock 2.8 finds no attributes there")
+@pytest.mark.parametrize("value", ["{ a = 1; }", '[ "true" 5 1 { path = "/x"; } ]', "{ }"])
+def test_an_attribute_that_is_no_text_is_refused(world, value):
+    expression = STRUCTURED_ENV.format(attributes=f"derivations = {value};")
+    world.build(expression).fails().says("'derivations'", "'builtin:buildenv'")
+
+
+@pytest.mark.firn_only("stock 2.8 finds no attributes there")
+def test_an_attribute_that_no_builtin_reads_may_be_anything(world):
+    assert tree(world.output(STRUCTURED_ENV.format(attributes="derivations = [ ]; other = { a = 1; };"))).keys() == {"manifest.nix"}
+
+
+@pytest.mark.firn_only("stock 2.8 finds no attributes there")
+def test_lists_in_a_structured_list_of_packages(world):
+    path = world.output('sh "p" "mkdir -p $out/bin; echo > $out/bin/p" {}')
+    attributes = f'derivations = [ [ "true" 5 [ 1 ] (builtins.storePath "{path}") ] [ ] ];'
+    assert tree(world.output(STRUCTURED_ENV.format(attributes=attributes)))["bin"] == f"{path}/bin"
+
+
 # --- unpack-channel
 
 
@@ -554,6 +626,13 @@ def test_a_channel_s_files_are_as_a_store_has_them(confined):
     assert (path / "mine/default.nix").stat().st_mode & 0o7777 == 0o444
     assert (path / "mine/hard").read_bytes() == GOOD[1][1]
     assert os.readlink(path / "mine/link") == "default.nix"
+
+
+@pytest.mark.parametrize("mode", [0o654, 0o645, 0o655, 0o744, 0o100, 0o011])
+def test_a_channel_s_file_is_executable_where_its_owner_may_execute_it(world, mode):
+    archive = tarball(world.src / "x.tar.xz", [("top", None), ("top/file", {"mode": mode})])
+    path = Path(unpack(world, archive).ok().path)
+    assert (path / "mine/file").stat().st_mode & 0o7777 == (0o555 if mode & 0o100 else 0o444)
 
 
 def test_a_channel_in_a_zip_archive(world):

@@ -6,6 +6,7 @@
 
 #include "builtin/attributes.hh"
 #include "builtin/packages.hh"
+#include "expect-error.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 #include "recording-logger.hh"
@@ -96,6 +97,44 @@ TEST(BuiltinBuilder, takesStructuredAttributes) {
     auto attributes = builtin::parseAttributes(result.files.at(builtinAttributesFile));
     EXPECT_EQ(attributes.at("derivations"), "true 5 1 /p");
     EXPECT_EQ(attributes.at("out"), "/o");
+}
+
+std::map<std::string, std::string> structuredAttributes(const std::string &builder,
+                                                        const std::string &value) {
+    BasicDerivation drv = derivationFor(builder);
+    BuilderEnvironmentInput input = inputFor(drv);
+    std::string json = R"({"derivations":)" + value + R"(,"outputs":{"out":"/o"}})";
+    input.structured = {json, ""};
+    RecordingLogger logger;
+    BuilderEnvironment result = makeBuiltinEnvironment(input, Settings(), {"/firn-builtin"}, logger);
+    return builtin::parseAttributes(result.files.at(builtinAttributesFile));
+}
+
+TEST(BuiltinBuilder, takesStructuredValuesAsTheTextThatTheyWouldBeWithoutStructure) {
+    // The texts are what nix-instantiate 2.8 writes into a derivation for these values.
+    for (const auto &[value, text] : std::map<std::string, std::string>{
+             {R"("a b")", "a b"},
+             {"true", "1"},
+             {"false", ""},
+             {"null", ""},
+             {"12", "12"},
+             {"[]", ""},
+             {R"([[],"a",[],"b",null,true,false])", "a b  1 "},
+             {R"([["true",5,[1],"/p"],["false",5,1,"/q"]])", "true 5 1 /p false 5 1 /q"},
+             {R"(["a","","b"])", "a  b"},
+             {R"([[[[["deep"]]]],"x"])", "deep x"}}) {
+        EXPECT_EQ(structuredAttributes("builtin:buildenv", value).at("derivations"), text) << value;
+    }
+}
+
+TEST(BuiltinBuilder, refusesAStructuredValueWithoutATextWhereItIsRead) {
+    for (const char *value : {"{}", R"({"a":1})", R"(["true",5,1,{"a":1}])", R"([[["x"],[{}]]])"}) {
+        std::string message =
+            expectError(ErrorKind::badInput, [&] { structuredAttributes("builtin:buildenv", value); });
+        EXPECT_NE(message.find("'derivations'"), message.npos) << message;
+        // This one asks for no such attribute.
+        EXPECT_FALSE(structuredAttributes("builtin:unpack-channel", value).contains("derivations")) << value;
+    }
 }
 
 TEST(BuiltinBuilder, givesPasswordsAndCertificatesToDownloadsAlone) {

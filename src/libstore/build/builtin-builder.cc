@@ -3,6 +3,8 @@
 #include <array>
 #include <cerrno>
 #include <map>
+#include <set>
+#include <utility>
 
 #include <spawn.h>
 #include <sys/wait.h>
@@ -95,28 +97,73 @@ BuiltinProgram parseListing(const std::string &program, std::string_view listing
 
 // ---- its environment
 
-/// The attributes of a derivation with structured ones, as far as they are plain: lists become words.
-std::string plainValue(const nlohmann::json &value) {
+/// The attributes that the builders in src/builtin/ ask for.
+bool reads(std::string_view builtin, std::string_view attribute) {
+    static const std::map<std::string_view, std::set<std::string_view>> names{
+        {"fetchurl", {"url", "executable", "unpack"}},
+        {"buildenv", {"derivations", "manifest"}},
+        {"unpack-channel", {"src", "channelName"}},
+    };
+    auto found = names.find(builtin);
+    return found != names.end() && found->second.contains(attribute);
+}
+
+/// nullopt for an object, and for a list, which has its own loop.
+std::optional<std::string> plainScalar(const nlohmann::json &value) {
+    if (value.is_structured()) {
+        return std::nullopt;
+    }
     if (value.is_string()) {
         return value.get<std::string>();
     }
     if (value.is_boolean()) {
         return value.get<bool>() ? "1" : "";
     }
-    if (value.is_array()) {
-        std::string words;
-        for (const nlohmann::json &element : value) {
-            words += (words.empty() ? "" : " ") + (element.is_structured() ? "" : plainValue(element));
-        }
-        return words;
-    }
-    return value.is_number() ? value.dump() : "";
+    return value.is_null() ? "" : value.dump();
 }
 
-void addStructured(StringMap &attributes, const std::string &text) {
+/// The text that Nix makes of the value of an attribute that is not structured: lists, and those in them,
+/// become words. nullopt where there is an object, which has none.
+std::optional<std::string> plainValue(const nlohmann::json &value) {
+    if (!value.is_array()) {
+        return plainScalar(value);
+    }
+    std::string words;
+    const char *separator = "";
+    // Instead of recursion: what is left of each list that is being read.
+    std::vector<std::pair<nlohmann::json::const_iterator, nlohmann::json::const_iterator>> open{
+        {value.begin(), value.end()}};
+    while (!open.empty()) {
+        auto &[next, end] = open.back();
+        if (next == end) {
+            open.pop_back();
+            continue;
+        }
+        const nlohmann::json &element = *next++;
+        if (element.is_array()) {
+            open.emplace_back(element.begin(), element.end());
+            continue;
+        }
+        std::optional<std::string> word = plainScalar(element);
+        if (!word) {
+            return std::nullopt;
+        }
+        words.append(std::exchange(separator, " ")).append(*word);
+    }
+    return words;
+}
+
+/// Those without a plain form are left out, unless the builder asks for them.
+void addStructured(StringMap &attributes, const std::string &text, const BasicDerivation &derivation) {
     nlohmann::json all = nlohmann::json::parse(text);
     for (const auto &[name, value] : all.items()) {
-        attributes[name] = plainValue(value);
+        if (std::optional<std::string> plain = plainValue(value)) {
+            attributes[name] = *plain;
+        } else if (reads(nameOf(derivation), name)) {
+            throw Error(ErrorKind::badInput,
+                        "attribute '{}' is a set or has one in it, and '{}' can read text and lists alone",
+                        name, derivation.builder);
+        }
     }
     for (const auto &[name, path] : all.at("outputs").items()) {
         attributes[name] = path.get<std::string>();
@@ -239,7 +286,7 @@ BuilderEnvironment makeBuiltinEnvironment(BuilderEnvironmentInput input, const S
     input.files.clear();
     StringMap attributes = makeBuilderEnvironment(input).variables;
     if (!structured.empty()) {
-        addStructured(attributes, structured);
+        addStructured(attributes, structured, input.derivation);
     }
 
     BuilderEnvironment result;

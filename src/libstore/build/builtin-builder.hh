@@ -46,7 +46,9 @@ constexpr const char *builtinCertificatesFile = ".ca-certificates.crt";
 constexpr const char *builtinNetrcFile = ".netrc"; ///< holds passwords: not to be kept with a failed build
 
 /// As makeBuilderEnvironment() does for others: the attributes go into a file (one may be longer than any
-/// variable can be), what firn-builtin needs of the settings into its arguments.
+/// variable can be), what firn-builtin needs of the settings into its arguments. Structured attributes become
+/// the text that they would be without structure; throws badInput where one that the builder reads holds a
+/// set, which has no such text.
 BuilderEnvironment makeBuiltinEnvironment(BuilderEnvironmentInput input, const Settings &settings,
                                           const std::vector<std::string> &command, Logger &logger);
 

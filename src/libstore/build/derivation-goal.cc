@@ -469,8 +469,8 @@ void DerivationGoal::checkPlatform() const {
     plan_->options = readDerivationOptions(plan_->derivation);
     const std::string &platform = plan_->derivation.platform;
     const StringSet &required = plan_->options.requiredSystemFeatures;
-    bool rightPlatform =
-        platform == settings.system || platform == "builtin" || settings.extraPlatforms.contains(platform);
+    bool rightPlatform = platform == settings.system || settings.extraPlatforms.contains(platform) ||
+                         plan_->derivation.isBuiltin(); // which is ours, whatever it calls its system
     if (!rightPlatform || !std::ranges::includes(settings.systemFeatures, required)) {
         throw BuildFailure(Status::inputRejected,
                            platformMessage(worker_.context, drvPath_, platform, required));
