@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -343,6 +344,21 @@ def test_repair_builds_a_damaged_output_again(world):
     world.run("nix-store", "--realise", "--repair", world.run("nix-store", "-q", "--deriver", path).ok().path)
     world.build(HELLO, "--repair").ok()
     assert path.read_text() == "hello\n"
+
+
+@pytest.mark.parametrize("sandbox", ["true", "false"])
+def test_repair_leaves_the_outputs_that_are_good(world, sandbox):
+    """Also where the builder does not make the same again."""
+    world.conf["sandbox"] = sandbox
+    script = "mkdir $out $dev; cat /proc/sys/kernel/random/uuid > $out/a; echo $out > $dev/x"
+    expression = f'let d = sh "two" "{script}" {{ outputs = [ "out" "dev" ]; }}; in [ d.out d.dev ]'
+    out, dev = world.build(expression).ok().lines
+    kept, inode = snapshot(out), os.stat(f"{out}/a").st_ino
+    os.chmod(f"{dev}/x", 0o644)
+    Path(f"{dev}/x").write_text("damaged\n")
+    world.build(expression, "--repair").ok()
+    assert snapshot(out) == kept and os.stat(f"{out}/a").st_ino == inode
+    assert Path(f"{dev}/x").read_text() == out + "\n"
 
 
 def test_a_missing_output_that_names_a_valid_one_is_built_alone(world):
