@@ -93,18 +93,18 @@ void IncomingPath::receiveText(std::string_view text) {
     nar_ = hashNarOfString(text);
 }
 
-std::vector<Hash> IncomingPath::contentHashes(const ContentAddress &address, const PathInfo &info) const {
+Hash IncomingPath::contentHash(const ContentAddress &address, const PathInfo &info) const {
     int dir = store_.storeFd.get();
     auto algorithm = address.hash.algorithm();
     switch (address.method) {
     case ContentMethod::nar: {
         if (!info.references.contains(info.path) && algorithm == HashAlgorithm::sha256) {
-            return {nar_.hash};
+            return nar_.hash;
         }
-        HashModuloSink hash(algorithm, std::string(info.path.hashPart()));
-        dumpNar(dir, staged_.name(), hash);
-        ModuloHashes hashes = hash.finish();
-        return {hashes.zeros, hashes.zerosThenOffsets};
+        HashModulo hash(algorithm, std::string(info.path.hashPart()),
+                        [&](Sink &sink) { dumpNar(dir, staged_.name(), sink); });
+        bool isOlder = hash.zeros() != address.hash && hash.zerosThenOffsets() == address.hash;
+        return isOlder ? hash.zerosThenOffsets() : hash.zeros();
     }
     case ContentMethod::flat:
     case ContentMethod::text: {
@@ -112,7 +112,7 @@ std::vector<Hash> IncomingPath::contentHashes(const ContentAddress &address, con
         FdSource source(file.get());
         HashSink hash(algorithm);
         copyAll(source, hash);
-        return {hash.current()};
+        return hash.current();
     }
     case ContentMethod::git:
         break;
@@ -138,12 +138,11 @@ void IncomingPath::check(const PathInfo &info) const {
     if (!info.contentAddress) {
         return;
     }
-    auto actual = contentHashes(*info.contentAddress, info);
-    if (std::find(actual.begin(), actual.end(), info.contentAddress->hash) == actual.end()) {
+    Hash actual = contentHash(*info.contentAddress, info);
+    if (actual != info.contentAddress->hash) {
         throw Error(ErrorKind::badInput,
                     "ca hash mismatch importing path '{}';\n  specified: {}\n  got:       {}", path,
-                    info.contentAddress->hash.prefixed(Encoding::nix32),
-                    actual.front().prefixed(Encoding::nix32));
+                    info.contentAddress->hash.prefixed(Encoding::nix32), actual.prefixed(Encoding::nix32));
     }
 }
 

@@ -35,8 +35,8 @@ class IncomingPath {
 
   private:
     void discardUnregistered(const StorePath &path) noexcept;
-    /// By every rule that some Nix has.
-    std::vector<Hash> contentHashes(const ContentAddress &address, const PathInfo &info) const;
+    /// By that rule of some Nix which gives the address, or else by the newest.
+    Hash contentHash(const ContentAddress &address, const PathInfo &info) const;
 
     LocalStore::Impl &store_;
     StagedPath staged_;
