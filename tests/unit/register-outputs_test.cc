@@ -592,6 +592,23 @@ TEST_F(RegisterOutputs, RefusesAValidPathThatHoldsOtherBytesUnderTheSameAddress)
     expectHashed(info);
 }
 
+TEST_F(RegisterOutputs, AnOutputThatHidesThatItNamesItselfIsTakenOnATrustedWordAlone) {
+    derivation_.env["__json"] = R"({"unsafeDiscardReferences": {"out": true}})";
+    for (const char *method : {"r:sha256", "r:sha512"}) {
+        StorePath scratch = addFloating("out", method, 'c');
+        write(scratchOf(), store_.dir().print(scratch));
+        PathInfo info = run().at("out");
+        info.ultimate = false;
+        EXPECT_EQ(info.references, StorePathSet{});
+        StringSink nar;
+        store_.narFromPath(info.path, nar);
+        StringSource trusted(nar.text), unsignedNar(nar.text);
+        store_.addNar(info, trusted, Repair::yes, CheckSignatures::no);
+        expectError(ErrorKind::refused,
+                    [&] { store_.addNar(info, unsignedNar, Repair::yes, CheckSignatures::yes); });
+    }
+}
+
 TEST_F(RegisterOutputs, UsesAValidPathWithTheSameBytesWhateverTheScratchPathWas) {
     for (char digit : {'c', 'd'}) {
         StorePath scratch = addFloating("out", "r:sha256", digit);
