@@ -97,6 +97,30 @@ def test_a_floating_output_may_name_itself(ca, sandbox):
     assert references(ca, path) == {str(path)}
 
 
+@pytest.mark.firn_only("stock Nix uses, and vouches for, whatever is valid there")
+def test_contents_that_somebody_else_chose_are_not_vouched_for(ca):
+    """Zeros and the path's own hash part are the same to an address: the altered output is a right import."""
+    ca.conf["trusted-users"] = "root"
+    ca.direct("nix-store", "--generate-binary-cache-key", "here-1", ca.root / "secret", ca.root / "public").ok()
+    ca.conf["secret-key-files"] = str(ca.root / "secret")
+    expression = f'sh "zeros" "head -c 96 /dev/zero > $out; echo $out >> $out" {CA}'
+    path = ca.output(expression)
+    good, ca_text, nar = path.read_bytes(), content_address(ca, path), dump(ca, path)
+    ca.direct("nix-store", "--delete", "--ignore-liveness", path).ok()
+    with contextlib.closing(ca.database()) as connection:
+        before = connection.execute("select count(*) from Realisations").fetchone()
+    at = nar.index(bytes(96)) + 32
+    altered = nar[:at] + path.name[:32].encode() + nar[at + 32:]
+    with protocol.Connection(ca) as connection:
+        connection.add_nar(path, altered, references=[str(path)], ca=ca_text, check=True)
+    assert ca.is_valid(path) and path.read_bytes() != good
+    ca.build(expression).fails().says("valid with other contents", f"nix-store --delete {path}", "--repair")
+    assert path.read_bytes() != good and realisations(ca) == set() and before == (0,)
+    ca.run("nix-store", "--delete", path).ok()
+    assert ca.output(expression) == path and path.read_bytes() == good
+    assert {to for _, _, to in realisations(ca)} == {str(path)}
+
+
 @pytest.mark.every_client
 def test_outputs_may_refer_to_each_other(ca):
     script = "echo $out > $out; echo $out $dev > $dev; mkdir $lib; echo $dev > $lib/dev"

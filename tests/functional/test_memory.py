@@ -58,3 +58,20 @@ def test_memory_does_not_grow_with_a_file_that_is_nothing_but_the_scratch_path(w
     # A sanitizer's own bookkeeping is not what is looked for.
     limit = (400 if "ASAN_OPTIONS" in os.environ else 64) * MIB
     assert 0 < peak.bytes < limit, f"the daemon took {peak.bytes / MIB:.0f} MiB for a file of {length / MIB:.0f} MiB"
+
+
+@pytest.mark.firn_only("the stock daemon keeps every position")
+def test_memory_does_not_grow_with_a_floating_output_that_is_nothing_but_its_own_hash_part(world):
+    size = 1024 * MIB if os.environ.get("FIRN_LONG") else 256 * MIB
+    world.conf["experimental-features"] = world.client_conf["experimental-features"] = "nix-command ca-derivations"
+    script = ("p=\\${out##*/}; printf %%s \\${p%%%%-*} > f; n=32; while [ $n -lt %d ]; do cat f f > g; mv g f; n=$((n*2)); done; mv f $out"
+              % size)
+    ca = '{ __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; }'
+    with Peak(world) as peak:
+        path = world.build(f'sh "self" "{script}" {ca}', timeout=300).ok().path
+    part = os.path.basename(path)[:32].encode()
+    assert os.path.getsize(path) >= size
+    with open(path, "rb") as file:
+        assert file.read(1024) == part * 32
+    limit = (400 if "ASAN_OPTIONS" in os.environ else 64) * MIB
+    assert 0 < peak.bytes < limit, f"the daemon took {peak.bytes / MIB:.0f} MiB"

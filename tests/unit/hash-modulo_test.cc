@@ -25,12 +25,18 @@ std::string narOf(const std::string &path) {
     return nar.text;
 }
 
+struct ModuloHashes {
+    Hash zeros, zerosThenOffsets;
+};
+
 ModuloHashes hashInPieces(const std::string &text, const std::string &part, size_t size) {
-    HashModuloSink sink(HashAlgorithm::sha256, part);
-    for (size_t at = 0; at < text.size(); at += size) {
-        sink.write(std::string_view(text).substr(at, size));
-    }
-    return sink.finish();
+    HashModulo hash(HashAlgorithm::sha256, part, [&](Sink &sink) {
+        for (size_t at = 0; at < text.size(); at += size) {
+            sink.write(std::string_view(text).substr(at, size));
+        }
+    });
+    Hash zeros = hash.zeros();
+    return {zeros, hash.zerosThenOffsets()};
 }
 
 const std::string store = "/tmp/firn-ca-probe/s/store/";
@@ -67,6 +73,20 @@ TEST(HashModulo, TellsZerosFromAnOccurrenceOnlyByOffsets) {
     ModuloHashes zeros = hashInPieces("x" + std::string(32, '\0'), part, 64);
     EXPECT_EQ(named.zeros, zeros.zeros);
     EXPECT_NE(named.zerosThenOffsets, zeros.zerosThenOffsets);
+}
+
+TEST(HashModulo, ReadsTheStreamOnceMoreForOffsetsAlone) {
+    int reads = 0;
+    HashModulo hash(HashAlgorithm::sha256, std::string(32, 'a'), [&](Sink &sink) {
+        ++reads;
+        sink.write(std::string(64, 'a'));
+    });
+    EXPECT_EQ(hash.zeros(), hashString(HashAlgorithm::sha256, std::string(64, '\0')));
+    EXPECT_EQ(reads, 1);
+    Hash expected = hashString(HashAlgorithm::sha256, std::string(64, '\0') + "|0|32");
+    EXPECT_EQ(hash.zerosThenOffsets(), expected);
+    EXPECT_EQ(hash.zerosThenOffsets(), expected);
+    EXPECT_EQ(reads, 2);
 }
 
 } // namespace

@@ -564,6 +564,61 @@ TEST_F(RegisterOutputs, GivesTheSamePathWhateverTheScratchPathWas) {
     EXPECT_EQ(paths.size(), 1u);
 }
 
+TEST_F(RegisterOutputs, RefusesAValidPathThatHoldsOtherBytesUnderTheSameAddress) {
+    auto build = [&] {
+        StorePath scratch = addFloating("out", "r:sha256", 'c');
+        write(scratchOf(), std::string(96, '\0') + store_.dir().print(scratch));
+    };
+    build();
+    PathInfo info = run().at("out");
+    StringSink nar;
+    store_.narFromPath(info.path, nar);
+    std::string altered = nar.text;
+    altered.replace(altered.find(std::string(96, '\0')) + 32, 32, info.path.hashPart());
+    ASSERT_NE(altered, nar.text);
+    PathInfo other = info;
+    other.ultimate = false;
+    other.narHash = hashString(HashAlgorithm::sha256, altered);
+    StringSource source(altered);
+    store_.addNar(other, source, Repair::yes, CheckSignatures::yes);
+    build();
+    std::string message = failure();
+    EXPECT_NE(message.find("valid with other contents"), std::string::npos) << message;
+    EXPECT_NE(message.find("nix-store --delete " + store_.dir().print(info.path)), std::string::npos)
+        << message;
+    EXPECT_EQ(store_.queryPathInfo(info.path).narHash, other.narHash);
+    request_.mode = BuildMode::repair;
+    EXPECT_EQ(run().at("out").narHash, info.narHash);
+    expectHashed(info);
+}
+
+TEST_F(RegisterOutputs, AnOutputThatHidesThatItNamesItselfIsTakenOnATrustedWordAlone) {
+    derivation_.env["__json"] = R"({"unsafeDiscardReferences": {"out": true}})";
+    for (const char *method : {"r:sha256", "r:sha512"}) {
+        StorePath scratch = addFloating("out", method, 'c');
+        write(scratchOf(), store_.dir().print(scratch));
+        PathInfo info = run().at("out");
+        info.ultimate = false;
+        EXPECT_EQ(info.references, StorePathSet{});
+        StringSink nar;
+        store_.narFromPath(info.path, nar);
+        StringSource trusted(nar.text), unsignedNar(nar.text);
+        store_.addNar(info, trusted, Repair::yes, CheckSignatures::no);
+        expectError(ErrorKind::refused,
+                    [&] { store_.addNar(info, unsignedNar, Repair::yes, CheckSignatures::yes); });
+    }
+}
+
+TEST_F(RegisterOutputs, UsesAValidPathWithTheSameBytesWhateverTheScratchPathWas) {
+    for (char digit : {'c', 'd'}) {
+        StorePath scratch = addFloating("out", "r:sha256", digit);
+        fs::create_directory(scratchOf());
+        write(scratchOf() / "zeros", std::string(96, '\0') + scratch.baseName());
+        write(scratchOf() / ("name-" + std::string(scratch.hashPart())), "x");
+        expectHashed(run().at("out"));
+    }
+}
+
 TEST_F(RegisterOutputs, AgreesWithItsFilesWhenThereAreMoreOccurrencesThanAreKept) {
     StorePath scratch = addFloating("out", "r:sha256", 'c');
     StorePath dev = addFloating("dev", "r:sha256", 'd');

@@ -1,6 +1,7 @@
 #include "libstore/build/output-address.hh"
 
 #include "libstore/build/patched-nar.hh"
+#include "libstore/store/hash-modulo.hh"
 #include "libutil/error.hh"
 
 namespace firn {
@@ -18,6 +19,20 @@ Hash hashAsScanned(const ScanResult &scan, const ContentAddressMethod &method) {
     return scan.archiveHash ? *scan.archiveHash : scan.nar.value().hash;
 }
 
+void requireSupported(const ContentAddressMethod &method) {
+    if (method.method == ContentMethod::git) {
+        throw Error(ErrorKind::unsupported, "outputs with git hashes are not supported yet");
+    }
+}
+
+/// `content` must outlive it.
+HashModulo hashModuloSelf(const FloatingContent &content, const ContentAddressMethod &method) {
+    return {method.algorithm, content.selfPart, [&content, plain = isPlainFile(method.method)](Sink &sink) {
+                auto write = plain ? writePatchedFile : writePatchedNar;
+                write(content.dir, content.tree, content.changes, content.rewrites, sink);
+            }};
+}
+
 } // namespace
 
 void askForContentHash(ScanOptions &options, const ContentAddressMethod &method) {
@@ -28,21 +43,16 @@ void askForContentHash(ScanOptions &options, const ContentAddressMethod &method)
     }
 }
 
-ModuloHashes hashFloatingContent(const FloatingContent &content, const ContentAddressMethod &method) {
-    if (method.method == ContentMethod::git) {
-        throw Error(ErrorKind::unsupported, "outputs with git hashes are not supported yet");
-    }
-    if (content.changes.empty()) {
-        Hash hash = hashAsScanned(content.scan, method);
-        return {hash, hash};
-    }
-    HashModuloSink sink(method.algorithm, content.selfPart);
-    if (isPlainFile(method.method)) {
-        writePatchedFile(content.dir, content.tree, content.changes, content.rewrites, sink);
-    } else {
-        writePatchedNar(content.dir, content.tree, content.changes, content.rewrites, sink);
-    }
-    return sink.finish();
+Hash hashFloatingContent(const FloatingContent &content, const ContentAddressMethod &method) {
+    requireSupported(method);
+    return content.changes.empty() ? hashAsScanned(content.scan, method)
+                                   : hashModuloSelf(content, method).zeros();
+}
+
+Hash hashFloatingContentByOlderRule(const FloatingContent &content, const ContentAddressMethod &method) {
+    requireSupported(method);
+    return content.changes.empty() ? hashAsScanned(content.scan, method)
+                                   : hashModuloSelf(content, method).zerosThenOffsets();
 }
 
 } // namespace firn

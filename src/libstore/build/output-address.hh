@@ -7,7 +7,6 @@
 #include "libstore/build/output-scan.hh"
 #include "libstore/build/output-tree.hh"
 #include "libstore/model/content-address.hh"
-#include "libstore/store/hash-modulo.hh"
 
 // Where a floating output comes to lie follows from what it holds, and what it holds has its path in it. So
 // the path is computed from the output with references to itself blanked, which is the same whether it still
@@ -28,7 +27,10 @@ struct FloatingContent {
 
 /// Reads the output once more where something in it will be rewritten, else takes what the scan has hashed.
 /// The one place for the rules of what counts as what in a content address.
-ModuloHashes hashFloatingContent(const FloatingContent &content, const ContentAddressMethod &method);
+Hash hashFloatingContent(const FloatingContent &content, const ContentAddressMethod &method);
+
+/// By the rule of Nix 2.8 (see HashModulo), reading it twice more.
+Hash hashFloatingContentByOlderRule(const FloatingContent &content, const ContentAddressMethod &method);
 
 /// What has to be hashed while scanning, for an output with an address of this kind.
 void askForContentHash(ScanOptions &options, const ContentAddressMethod &method);

@@ -77,14 +77,17 @@ void decideAddress(const RegistrationContext &context, const ScanTargets &target
     }
     Rewrites rewrites = rewritesFor(targets, decision.finalByScratch);
     std::vector<NodePatches> changes = changesFor(output.scan, rewrites);
-    ModuloHashes hashes = hashFloatingContent({context.request.scratchDir, output.tree, output.scan, changes,
-                                               rewrites, std::string(output.scratch->scratchPath.hashPart())},
-                                              method);
+    FloatingContent content{context.request.scratchDir,
+                            output.tree,
+                            output.scan,
+                            changes,
+                            rewrites,
+                            std::string(output.scratch->scratchPath.hashPart())};
     References references = referencesForAddress(context, targets, decision, output);
-    ContentAddress address{method.method, hashes.zeros};
+    ContentAddress address{method.method, hashFloatingContent(content, method)};
     StorePath path = addressedPath(context, output, address, references);
     if (output.scratch->recordedPath && path != *output.scratch->recordedPath) {
-        ContentAddress older{method.method, hashes.zerosThenOffsets};
+        ContentAddress older{method.method, hashFloatingContentByOlderRule(content, method)};
         if (addressedPath(context, output, older, references) == *output.scratch->recordedPath) {
             address = older;
             path = *output.scratch->recordedPath;

@@ -13,6 +13,7 @@
 #include "libstore/build/output-nar.hh"
 #include "libstore/build/output-order.hh"
 #include "libstore/build/output-placement.hh"
+#include "libstore/build/patched-nar.hh"
 #include "libstore/store/path-locks.hh"
 #include "libutil/files.hh"
 
@@ -402,8 +403,40 @@ void removeScratch(const Context &context) {
     }
 }
 
-/// Outputs whose computed path is valid already hold the same, whoever made them.
-void adoptValid(const Context &context, const Decision &decision, NewOutputs &outputs, Infos &adopted) {
+// ---- adopt
+
+/// What the output will be, of which nothing is rewritten on disk yet.
+Hash narHashToBe(const Context &context, const Decision &decision, const NewOutput &output) {
+    if (output.changes.empty() && output.scan.nar) {
+        return output.scan.nar->hash;
+    }
+    HashSink hash(HashAlgorithm::sha256);
+    writePatchedNar(context.request.scratchDir, output.tree, output.changes, decision.rewrites, hash);
+    return hash.current();
+}
+
+/// An address does not tell zeros from the output's own hash part, nor that of a plain file whether it is
+/// executable, and anybody may import what an address fits.
+void requireSameContents(const Context &context, const NewOutput &output, const PathInfo &valid,
+                         const Hash &built) {
+    if (valid.narHash == built) {
+        return;
+    }
+    std::string path = context.print(valid.path);
+    rejectOutput(fmt::format(
+        "output '{}' of '{}' belongs at '{}', but that path is valid with other contents, which were built "
+        "or imported by somebody else and have the same content address:\n  valid: {}\n  built: {}\n"
+        "Nothing was recorded of this build. Delete the path ('nix-store --delete {}') and build again, or, "
+        "as a trusted user, have it replaced by building with '--repair'",
+        output.name, context.drv, path, valid.narHash.prefixed(Encoding::nix32),
+        built.prefixed(Encoding::nix32), path));
+}
+
+/// Outputs whose computed path is valid already with the same contents are used as they are, whoever made
+/// them. `builtHash` says what was built.
+template<typename BuiltHash>
+void adoptValid(const Context &context, const Decision &decision, NewOutputs &outputs, Infos &adopted,
+                const BuiltHash &builtHash) {
     if (context.request.mode != BuildMode::normal) {
         return;
     }
@@ -412,6 +445,7 @@ void adoptValid(const Context &context, const Decision &decision, NewOutputs &ou
                          ? context.store.tryQueryPathInfo(decision.finalPaths.at(output.name))
                          : std::nullopt;
         if (valid) {
+            requireSameContents(context, output, *valid, builtHash(output));
             adopted.emplace(output.name, *valid);
         }
         return valid.has_value();
@@ -440,7 +474,8 @@ void OutputRegistration::Impl::prepare() {
     outputs = orderOutputs(context, targets, std::move(outputs));
     decision = decideOutputs(context, targets, outputs);
     Infos adopted;
-    adoptValid(context, decision, outputs, adopted);
+    adoptValid(context, decision, outputs, adopted,
+               [&](const NewOutput &output) { return narHashToBe(context, decision, output); });
     // It is known which bytes will be in the store.
     fixupMachoPageHashes(context, decision, repair, outputs);
     apply(context, decision.rewrites, outputs);
@@ -456,7 +491,8 @@ void OutputRegistration::Impl::prepare() {
 
 Infos OutputRegistration::Impl::finish() {
     // Somebody else may have made the same meanwhile.
-    adoptValid(context, decision, outputs, alreadyValid);
+    adoptValid(context, decision, outputs, alreadyValid,
+               [](const NewOutput &output) { return output.nar.hash; });
     for (const auto &[name, info] : alreadyValid) {
         made.erase(name);
     }

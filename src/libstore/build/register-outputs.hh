@@ -106,7 +106,8 @@ class OutputJudge {
 ///
 /// The caller holds the locks of the final paths that are known beforehand, has made them and the scratch
 /// paths temporary roots, and has seen every process of the build die. Final paths that are computed here
-/// become temporary roots here; one that is valid already is used as it is.
+/// become temporary roots here; one that is valid already is used as it is if it has the same contents, else
+/// the outputs are rejected.
 ///
 /// normal: outputs that are valid already stay as they are; check: all are compared with the valid ones, by
 /// the request's judge; those are returned, and nothing changes; repair: all but the good ones take the place

@@ -4,35 +4,63 @@
 
 namespace firn {
 
-HashModuloSink::HashModuloSink(HashAlgorithm algorithm, std::string modulus)
-    : hash_(algorithm), modulus_(std::move(modulus)) {}
+namespace {
 
-void HashModuloSink::blankMatches() {
-    for (size_t at = 0; (at = window_.find(modulus_, at)) != std::string::npos; at += modulus_.size()) {
-        matches_.push_back(offset_ + at);
-        std::fill_n(window_.begin() + static_cast<std::ptrdiff_t>(at), modulus_.size(), '\0');
+/// Passes a stream on with zeros for a text, and tells at which offsets that stood.
+class Blanker : public Sink {
+  public:
+    using Found = std::function<void(uint64_t offset)>;
+    Blanker(const std::string &modulus, Sink &blanked, Found found)
+        : modulus_(modulus), blanked_(blanked), found_(std::move(found)) {}
+
+    void write(std::string_view bytes) override {
+        window_.append(bytes);
+        blank();
+        // The last bytes may be the beginning of an occurrence.
+        pass(window_.size() - std::min(window_.size(), modulus_.size() - 1));
     }
+    void finish() { pass(window_.size()); }
+
+  private:
+    void blank() {
+        for (size_t at = 0; (at = window_.find(modulus_, at)) != std::string::npos; at += modulus_.size()) {
+            found_(offset_ + at);
+            std::fill_n(window_.begin() + static_cast<std::ptrdiff_t>(at), modulus_.size(), '\0');
+        }
+    }
+    void pass(size_t count) {
+        blanked_.write(std::string_view(window_).substr(0, count));
+        window_.erase(0, count);
+        offset_ += count;
+    }
+
+    const std::string &modulus_;
+    Sink &blanked_;
+    Found found_;
+    std::string window_;
+    uint64_t offset_ = 0; ///< of the window's start in the stream
+};
+
+} // namespace
+
+HashModulo::HashModulo(HashAlgorithm algorithm, std::string modulus, StreamWriter stream)
+    : modulus_(std::move(modulus)), stream_(std::move(stream)), hash_(algorithm), zeros_(algorithm) {
+    Blanker blanker(modulus_, hash_, [](uint64_t) {});
+    stream_(blanker);
+    blanker.finish();
+    zeros_ = hash_.current();
 }
 
-void HashModuloSink::write(std::string_view bytes) {
-    window_.append(bytes);
-    blankMatches();
-    // The last bytes may be the beginning of an occurrence.
-    size_t keep = std::min(window_.size(), modulus_.size() - 1);
-    size_t done = window_.size() - keep;
-    hash_.write(std::string_view(window_).substr(0, done));
-    window_.erase(0, done);
-    offset_ += done;
-}
-
-ModuloHashes HashModuloSink::finish() {
-    hash_.write(window_);
-    window_.clear();
-    Hash zeros = hash_.current();
-    for (auto match : matches_) {
-        hash_.write("|" + std::to_string(match));
+const Hash &HashModulo::zerosThenOffsets() {
+    if (!zerosThenOffsets_) {
+        NullSink nowhere;
+        Blanker blanker(modulus_, nowhere,
+                        [this](uint64_t offset) { hash_.write("|" + std::to_string(offset)); });
+        stream_(blanker);
+        blanker.finish();
+        zerosThenOffsets_ = hash_.current();
     }
-    return {zeros, hash_.current()};
+    return *zerosThenOffsets_;
 }
 
 } // namespace firn

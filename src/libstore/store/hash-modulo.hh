@@ -1,37 +1,35 @@
 #pragma once
 
-#include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
-#include <string_view>
-#include <vector>
 
 #include "libutil/hash.hh"
 
 namespace firn {
 
-/// What content addresses with self-references are made of. The two generations of Nix differ in whether
-/// zeros that stand for a self-reference are told from real ones, and refuse each other's addresses.
-struct ModuloHashes {
-    Hash zeros;            ///< as Nix 2.34 has it: the stream alone
-    Hash zerosThenOffsets; ///< as Nix 2.8 has it: then "|<offset>" for each occurrence
-};
+/// Writes a stream, the same one each time.
+using StreamWriter = std::function<void(Sink &)>;
 
-/// Hash of a stream in which a text (the hash part of the stream's own store path) counts as zeros. Bounded
-/// memory but for eight bytes an occurrence.
-class HashModuloSink : public Sink {
+/// Hash of a stream in which a text (the hash part of the stream's own store path) counts as zeros: what
+/// content addresses with self-references are made of. The two generations of Nix differ in whether zeros
+/// that stand for a self-reference are told from real ones, and refuse each other's addresses. Bounded
+/// memory: where the offsets are needed the stream is read once more.
+class HashModulo {
   public:
-    HashModuloSink(HashAlgorithm algorithm, std::string modulus);
-    void write(std::string_view bytes) override;
-    /// Ends the stream.
-    ModuloHashes finish();
+    /// Reads the stream.
+    HashModulo(HashAlgorithm algorithm, std::string modulus, StreamWriter stream);
+    /// As Nix 2.34 has it: the stream alone.
+    const Hash &zeros() const { return zeros_; }
+    /// As Nix 2.8 has it: then "|<offset>" for each occurrence. Reads the stream when first called.
+    const Hash &zerosThenOffsets();
 
   private:
-    void blankMatches();
-
+    std::string modulus_;
+    StreamWriter stream_;
     HashSink hash_;
-    std::string modulus_, window_;
-    uint64_t offset_ = 0; ///< of the window's start in the stream
-    std::vector<uint64_t> matches_;
+    Hash zeros_;
+    std::optional<Hash> zerosThenOffsets_;
 };
 
 } // namespace firn

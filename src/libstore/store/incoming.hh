@@ -27,16 +27,20 @@ class IncomingPath {
     const Hash &content() const { return content_; }
     const HashAndSize &nar() const { return nar_; }
 
+    /// Who says that the contents are right, besides the content address.
+    enum class Voucher { nobody, trusted };
     /// Throws unless NAR hash, size and content address are what `info` says.
-    void check(const PathInfo &info) const;
+    void check(const PathInfo &info, Voucher voucher) const;
     /// Moves it into place and registers it, with NAR hash and size as received; does nothing if the path is
     /// valid by now and this is no repair. Makes it a temporary root first.
     void commit(PathInfo info, Repair repair);
 
   private:
     void discardUnregistered(const StorePath &path) noexcept;
-    /// By every rule that some Nix has.
-    std::vector<Hash> contentHashes(const ContentAddress &address, const PathInfo &info) const;
+    /// By that rule of some Nix which gives the address, or else by the newest.
+    /// `blanks`: of an archive, with its own path blanked.
+    Hash contentHash(const ContentAddress &address, const PathInfo &info, bool blanks) const;
+    void checkAddress(const ContentAddress &address, const PathInfo &info, Voucher voucher) const;
 
     LocalStore::Impl &store_;
     StagedPath staged_;
