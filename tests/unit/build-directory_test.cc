@@ -228,7 +228,6 @@ TEST_F(BuildDirectoryTest, isReachedByItsOwnUserAloneAndThoseInSandboxesByNobody
 }
 
 TEST_F(BuildDirectoryTest, thatIsReachableGoesAwayAndIsSweptLikeAnyOther) {
-    { BuildDirectory directory = BuildDirectories(base).make(); }
     fs::path open = base / (own.filename().string() + "-open");
     {
         BuildDirectories directories(base);
