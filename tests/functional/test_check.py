@@ -455,6 +455,16 @@ def test_an_untrusted_user_cannot_choose_the_hook(world):
 # --- beside others
 
 
+def kill_the_daemon(world, client):
+    """With the processes of its connections; returns when nothing of them runs any more."""
+    connections = [process for process in machine.descendants(of=world.daemon.pid) if process.parent == world.daemon.pid]
+    world.stop(signal.SIGKILL)
+    for process in connections:
+        os.kill(process.pid, signal.SIGKILL)
+    client.wait(10)
+    assert world.wait_for_quiet(10) == []
+
+
 @SANDBOXES
 def test_a_check_that_is_killed_leaves_the_registered_output(world, sandbox):
     noise = Noise(world, sandbox)
@@ -469,12 +479,7 @@ def test_a_check_that_is_killed_leaves_the_registered_output(world, sandbox):
     for line in client.stderr:
         if b"made" in line:
             break
-    connections = [process for process in machine.descendants(of=world.daemon.pid) if process.parent == world.daemon.pid]
-    world.stop(signal.SIGKILL)
-    for process in connections:
-        os.kill(process.pid, signal.SIGKILL)
-    client.wait(10)
-    assert world.wait_for_quiet(10) == []
+    kill_the_daemon(world, client)
     assert (out / "data").read_text() == "one" and (os.stat(out).st_ino, os.stat(out / "data").st_ino) == before
     world.verify()
     # And the next one is not disturbed by what was left.
@@ -489,12 +494,7 @@ def test_a_killed_hook_leaves_the_registered_output(world):
     for line in client.stderr:
         if b"hanging" in line:
             break
-    connections = [process for process in machine.descendants(of=world.daemon.pid) if process.parent == world.daemon.pid]
-    world.stop(signal.SIGKILL)
-    for process in connections:
-        os.kill(process.pid, signal.SIGKILL)
-    client.wait(10)
-    assert world.wait_for_quiet(10) == []
+    kill_the_daemon(world, client)
     assert open(f"{out}/data").read() == "one"
     # What is left is garbage to a stock collection.
     assert [name for name in world.stray_names() if name.endswith(".check")]

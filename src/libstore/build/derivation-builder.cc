@@ -528,10 +528,7 @@ Task<PathLocks> DerivationBuilder::Impl::lockComputed(const StorePathSet &paths)
             co_return std::move(*locks);
         }
         if (!waiting) {
-            std::string text =
-                fmt::format("waiting for lock on the outputs of '{}'", store.dir().print(plan.drvPath));
-            waiting = std::make_unique<Activity>(worker.context.logger, Verbosity::warning,
-                                                 ActivityType::buildWaiting, text);
+            waiting = worker.showLockWait(plan.drvPath);
             directory->takeBack();
             releaseUser();
         }

@@ -62,10 +62,7 @@ Task<Turn> awaitTurn(BuildWorker &worker, const BuildPlan &plan) {
         }
         permit.reset();
         if (!waiting) {
-            std::string text = fmt::format("waiting for lock on the outputs of '{}'",
-                                           worker.store.dir().print(plan.drvPath));
-            waiting = std::make_unique<Activity>(worker.context.logger, Verbosity::warning,
-                                                 ActivityType::buildWaiting, text);
+            waiting = worker.showLockWait(plan.drvPath);
         }
         Clock::time_point deadline = Clock::now() + pause;
         co_await worker.loop.sleepUntil(deadline);

@@ -121,6 +121,12 @@ Task<BuildPermit> BuildWorker::acquirePermit() {
     }
 }
 
+std::unique_ptr<Activity> BuildWorker::showLockWait(const StorePath &drvPath) const {
+    return std::make_unique<Activity>(
+        context.logger, Verbosity::warning, ActivityType::buildWaiting,
+        fmt::format("waiting for lock on the outputs of '{}'", store.dir().print(drvPath)));
+}
+
 BuildDirectories &BuildWorker::directories() {
     if (!directories_) {
         BuildDirectoryBase base = BuildDirectories::findBase(store.locations(), context.settings);

@@ -50,6 +50,9 @@ class BuildWorker {
     Task<BuildPermit> acquirePermit();
     /// Made when first needed, where programs can be executed. Throws what chooseExecMechanism() does.
     BuildDirectories &directories();
+
+    /// Tells the client, as long as it lives, that a derivation's outputs are locked by others.
+    std::unique_ptr<Activity> showLockWait(const StorePath &drvPath) const;
     /// How a build gets an executable view of its directory; one of directories().
     const ExecChoice &execChoiceFor(const BuildDirectory &directory);
 
