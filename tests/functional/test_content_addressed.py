@@ -412,11 +412,6 @@ def test_a_fixed_text_output_has_the_path_that_its_text_promises(dynamic):
 @pytest.mark.needs_client("2.30")
 @pytest.mark.allow_left("store")
 @pytest.mark.firn_only("stock 2.34 can do these")
-def test_git_hashes_and_dynamic_derivations_are_refused_by_name(dynamic):
+def test_git_hashes_are_refused_by_name(dynamic):
     git = '{ __contentAddressed = true; outputHashMode = "git"; outputHashAlgo = "sha1"; }'
     dynamic.build(f'sh "g" "echo g > $out" {git}').fails().says("git hashes are not supported")
-    text = '__contentAddressed = true; outputHashMode = "text"; outputHashAlgo = "sha256";'
-    inner = 'inner = sh "inner" "echo inner > $out" {};'
-    making = 'making = sh "inner.drv" "cp $src $out" { src = builtins.unsafeDiscardOutputDependency inner.drvPath; PATH = "/bin:/usr/bin"; %s };' % text
-    user = 'sh "user" "cat ${builtins.outputOf making.outPath "out"} > $out" {}'
-    dynamic.build(f'let {inner} {making} in {user}').fails().says("dynamic derivations are unsupported")

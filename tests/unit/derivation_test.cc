@@ -289,11 +289,13 @@ TEST(DynamicDerivation, nestingIsBounded) {
     expectMalformed(nested(10000));
 }
 
-/// Made by stock Nix 2.34.8 of: leaf, making.outPath, outputOf of it (out and lib), and of an output of another.
+/// Made by stock Nix 2.34.8 of: leaf, making.outPath, outputOf of it (out and lib), and of an output of
+/// another.
 constexpr std::string_view dynamicText =
     R"~~(DrvWithVersion("xp-dyn-drv",[("out","","","")],[("/tmp/firn-vectors/store/22xlgi5snxdkf1i1x2ql6j29vv48w3hz-leaf.drv",["out"]),("/tmp/firn-vectors/store/6fv2wf45sbrimxmym1i2wzn1bgra4rcj-making.drv.drv.drv",([],[("out",([],[("out",["out"])]))])),("/tmp/firn-vectors/store/yf3s0vyhswxkbz7r9mdla4dxl0yfp1fa-inner.drv.drv",(["out"],[("out",["lib","out"])]))],[],"vector-system","/bin/sh",["-c","cat /tmp/firn-vectors/store/sq1xc969xicx4ai348lszkazz8x44qlj-leaf /051gq8xpf8bd907xyl0w38d88xgigy0w8a71g8dgjaw6p8zdc2wy /0b1lypfk0dx9h7z3dm6y6g9w62a9wysc1a1akwi81kcvv2hvkahc /18zqbgkxvrwwxr63bp2jdkvxaixpxsh7hhjjgvsi02g9iwk086dw /1npjb86k4cn06bywy95bxrfhcsz5irgjvd5almah1phca20d48mv > $out"],[("builder","/bin/sh"),("name","user"),("out",""),("system","vector-system")]))~~";
 constexpr std::string_view dynamicPath = "/tmp/firn-vectors/store/9ya4qm53f4kc518i5qlzjbih6a4hwrjf-user.drv";
-constexpr std::string_view innerMaker = "/tmp/firn-vectors/store/yf3s0vyhswxkbz7r9mdla4dxl0yfp1fa-inner.drv.drv";
+constexpr std::string_view innerMaker =
+    "/tmp/firn-vectors/store/yf3s0vyhswxkbz7r9mdla4dxl0yfp1fa-inner.drv.drv";
 constexpr std::string_view outerMaker =
     "/tmp/firn-vectors/store/6fv2wf45sbrimxmym1i2wzn1bgra4rcj-making.drv.drv.drv";
 
@@ -333,7 +335,8 @@ TEST(DynamicDerivation, thereMayBeManyNodesButNotAnyNumber) {
             nodes += fmt::format("{}(\"n{}\",[\"x\"])", i == 0 ? "" : ",", i);
         }
         return "DrvWithVersion(\"xp-dyn-drv\"," +
-               aterm(deferredOut, "[(\"" + leafPath + "\",([],[" + nodes + "]))]").substr(sizeof "Derive(" - 1);
+               aterm(deferredOut, "[(\"" + leafPath + "\",([],[" + nodes + "]))]")
+                   .substr(sizeof "Derive(" - 1);
     };
     EXPECT_EQ(neededOutputs(parseDerivation(store(), wide(65536), "x")).size(), 65536u);
     expectMalformed(wide(65537));
@@ -351,7 +354,8 @@ TEST(DynamicDerivation, hashesSayThatTheyAreAmbiguous) {
     } reader;
     DerivationHasher hasher(store(), reader);
     Derivation one = parseDerivation(store(), dynamicText, "user"), other = one;
-    other.inputDerivations.at(store().parse(outerMaker)).dynamic.at("out").dynamic.at("out").outputs = {"lib"};
+    other.inputDerivations.at(store().parse(outerMaker)).dynamic.at("out").dynamic.at("out").outputs = {
+        "lib"};
     EXPECT_EQ(hasher.outputHashes(one, true), hasher.outputHashes(other, true));
     EXPECT_TRUE(hasher.hashes(one, true).ambiguous);
     EXPECT_TRUE(hasher.hashes(one, true).deferred);

@@ -36,8 +36,7 @@ TEST(DerivedPath, refusesMalformedText) {
     for (const std::string &text : std::vector<std::string>{
              std::string(), std::string("!"), std::string("!out"), drv + "!", drv + "!out,", drv + "!,out",
              drv + "!*,out", drv + "!a/b", drv + "!*!out", drv + "!a,b!out", drv + "!!out", drv + "!out!",
-             drv + "^out^a/b",
-             "/nix/store/22xlgi5snxdkf1i1x2ql6j29vv48w3hz-leaf!out"}) {
+             drv + "^out^a/b", "/nix/store/22xlgi5snxdkf1i1x2ql6j29vv48w3hz-leaf!out"}) {
         EXPECT_THROW(parseDerivedPath(store, text), Error) << text;
     }
 }
@@ -69,7 +68,7 @@ TEST(DerivedPath, chainsAreOrderedAndToldApart) {
     EXPECT_EQ(all.size(), 5u);
     for (const DerivedPath &a : all) {
         for (const DerivedPath &b : all) {
-            EXPECT_EQ(a < b, b > a);
+            EXPECT_EQ(a<b, b> a);
             EXPECT_EQ(a == b, !(a < b) && !(b < a));
         }
     }

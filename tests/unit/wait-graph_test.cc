@@ -31,7 +31,8 @@ std::string refusal(const WaitGraph &graph, const WaitGraph::Node &waiter, const
 TEST(WaitGraph, aWaitThatClosesACircleIsRefusedWithTheWayRound) {
     WaitGraph graph(store);
     graph.expectCircles();
-    WaitGraph::Wait ab(graph, node("a"), node("b")), bc(graph, node("b"), node("c")), bd(graph, node("b"), node("d"));
+    WaitGraph::Wait ab(graph, node("a"), node("b")), bc(graph, node("b"), node("c")),
+        bd(graph, node("b"), node("d"));
     EXPECT_EQ(refusal(graph, node("a"), node("d")), "");
     std::string message = refusal(graph, node("c"), node("a"));
     size_t a = message.find("-a.drv"), b = message.find("-b.drv"), c = message.rfind("-c.drv");
@@ -62,7 +63,8 @@ TEST(WaitGraph, aLongWayIsCutShort) {
     graph.expectCircles();
     std::vector<std::unique_ptr<WaitGraph::Wait>> waits;
     for (int i = 0; i < 1000; ++i) {
-        waits.push_back(std::make_unique<WaitGraph::Wait>(graph, node(std::to_string(i)), node(std::to_string(i + 1))));
+        waits.push_back(
+            std::make_unique<WaitGraph::Wait>(graph, node(std::to_string(i)), node(std::to_string(i + 1))));
     }
     std::string message = refusal(graph, node("1000"), node("0"));
     EXPECT_NE(message, "");

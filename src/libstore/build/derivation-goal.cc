@@ -458,11 +458,12 @@ void DerivationGoal::refuseOtherRealisation(const Realisation &known, const Stor
         return;
     }
     const StoreDir &dir = worker_.store.dir();
-    throw Error(ErrorKind::failure,
-                "output '{0}' of '{1}' was built now as '{2}', but is known to be '{3}'. Outputs are known by a "
-                "hash that does not tell which derivations are made for this one, so that may be what another "
-                "derivation built. Delete it ('nix-store --delete {3}') and build again",
-                known.id.outputName, dir.print(drvPath_), dir.print(path), dir.print(known.outPath));
+    throw Error(
+        ErrorKind::failure,
+        "output '{0}' of '{1}' was built now as '{2}', but is known to be '{3}'. Outputs are known by a "
+        "hash that does not tell which derivations are made for this one, so that may be what another "
+        "derivation built. Delete it ('nix-store --delete {3}') and build again",
+        known.id.outputName, dir.print(drvPath_), dir.print(path), dir.print(known.outPath));
 }
 
 void DerivationGoal::describeValid() {

@@ -63,10 +63,11 @@ void WaitGraph::refuseCircle(const Node &waiter, const Node &awaited) const {
     for (size_t i = 0; i < std::min(way.size(), longestWayShown); ++i) {
         round += fmt::format("\n  which needs '{}'", store_.print(way[i]));
     }
-    throw Error(ErrorKind::failure,
-                "cannot build '{}': a derivation that was made for it needs it in turn, so that neither could "
-                "ever be built:{}{}",
-                store_.print(waiter.first), round, way.size() > longestWayShown ? "\n  ..." : "");
+    throw Error(
+        ErrorKind::failure,
+        "cannot build '{}': a derivation that was made for it needs it in turn, so that neither could "
+        "ever be built:{}{}",
+        store_.print(waiter.first), round, way.size() > longestWayShown ? "\n  ..." : "");
 }
 
 } // namespace firn

@@ -9,8 +9,8 @@
 #include "libstore/build/build-result.hh"
 #include "libstore/model/store-path.hh"
 
-// The hash of a derivation has those of its inputs in it, so no derivation can need itself. Dynamic inputs are
-// another matter: which derivations they are comes out while they are made, and may be one that waits for
+// The hash of a derivation has those of its inputs in it, so no derivation can need itself. Dynamic inputs
+// are another matter: which derivations they are comes out while they are made, and may be one that waits for
 // just that. Nothing would ever end such a wait.
 
 namespace firn {

@@ -121,9 +121,10 @@ StorePath BuildWorker::madeDerivation(const StorePath &drvPath, const std::strin
     if (!path || !path->isDerivation()) {
         throw BuildFailure(
             BuildResult::Status::dependencyFailed,
-            fmt::format("cannot build outputs of '{}^{}': what was made is '{}', which is not a derivation (its "
-                        "name does not end in '.drv')",
-                        store.dir().print(drvPath), name, path ? store.dir().print(*path) : "not known"));
+            fmt::format(
+                "cannot build outputs of '{}^{}': what was made is '{}', which is not a derivation (its "
+                "name does not end in '.drv')",
+                store.dir().print(drvPath), name, path ? store.dir().print(*path) : "not known"));
     }
     return *path;
 }

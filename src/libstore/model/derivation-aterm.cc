@@ -405,7 +405,7 @@ void writeEnvironment(AtermWriter &writer, const Derivation &drv, bool mask) {
 
 std::string writeAterm(const StoreDir &store, const Derivation &drv, const AtermOptions &options) {
     AtermWriter writer;
-    writer.raw(!options.inputs && drv.hasDynamicInputs() ? dynamicHead : classicHead);
+    writer.raw(drv.hasDynamicInputs() ? dynamicHead : classicHead);
     writer.list(drv.outputs, [&](const auto &output) {
         writeOutput(writer, store, drv, output.first, options.maskOutputs);
     });

@@ -59,7 +59,8 @@ std::string printOutputNames(const std::set<std::string> &names) {
 } // namespace
 
 DerivedPath parseDerivedPath(const StoreDir &store, std::string_view text) {
-    size_t separator = text.find_first_of(separators, store.str().size() < text.size() ? store.str().size() : 0);
+    size_t separator =
+        text.find_first_of(separators, store.str().size() < text.size() ? store.str().size() : 0);
     if (separator == std::string_view::npos) {
         return OpaquePath{store.parse(text)};
     }

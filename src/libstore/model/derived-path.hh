@@ -44,7 +44,8 @@ struct BuiltPath {
 using DerivedPath = std::variant<OpaquePath, BuiltPath>;
 
 /// The wire's forms: "/nix/store/x", "/nix/store/x.drv!out,dev", "/nix/store/x.drv!*", and with the names of
-/// BuiltPath::through in between "/nix/store/x.drv.drv!out!out,dev"; with '^' as separator too. Before protocol 1.30 a plain .drv path in BuildPaths means "all its outputs": the caller's business.
+/// BuiltPath::through in between "/nix/store/x.drv.drv!out!out,dev"; with '^' as separator too. Before
+/// protocol 1.30 a plain .drv path in BuildPaths means "all its outputs": the caller's business.
 DerivedPath parseDerivedPath(const StoreDir &store, std::string_view text);
 std::string printDerivedPath(const StoreDir &store, const DerivedPath &path, char separator = '!');
 /// Of a derivation alone: "/nix/store/x.drv", or "/nix/store/x.drv.drv^out" for one that is made.
