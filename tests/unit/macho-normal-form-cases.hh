@@ -117,6 +117,15 @@ inline std::map<std::string, NormalFormCase> insideCases() {
     std::string stale = planted(Image(normalFormSpec()), {1400});
     stale[600] = char(~stale[600]);
     cases["stale-elsewhere"] = caseOf(stale);
+    spec = normalFormSpec();
+    spec.directories.push_back(spec.directories[0]);
+    spec.directories[1].slotType = 0x1000, spec.directories[1].pageExponent = 10;
+    cases["two-page-sizes"] = caseOf(planted(Image(spec), twoPlaces));
+    // The last of its four slots is about nothing, and the one before is stale.
+    const Image limited(normalFormSpec());
+    std::string surplus = planted(limited, twoPlaces);
+    put32(surplus, limited.directories[0].at + 32, 1420);
+    cases["surplus-slot"] = caseOf(surplus);
     for (bool is64 : {false, true}) {
         ImageSpec other = normalFormSpec();
         other.cpu = 0x01000007;
@@ -126,6 +135,9 @@ inline std::map<std::string, NormalFormCase> insideCases() {
                 is64);
         cases[is64 ? "fat64" : "fat"] = caseOf(fat.bytes);
     }
+    std::string gap = cases["fat"].bytes;
+    plant(gap, {120});
+    cases["fat-gap"] = caseOf(gap);
     return cases;
 }
 
