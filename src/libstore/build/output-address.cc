@@ -28,7 +28,8 @@ void askForContentHash(ScanOptions &options, const ContentAddressMethod &method)
     }
 }
 
-ModuloHashes hashFloatingContent(const FloatingContent &content, const ContentAddressMethod &method) {
+ModuloHashes hashFloatingContent(const FloatingContent &content, const ContentAddressMethod &method,
+                                 std::string_view mark) {
     if (method.method == ContentMethod::git) {
         throw Error(ErrorKind::unsupported, "outputs with git hashes are not supported yet");
     }
@@ -42,7 +43,7 @@ ModuloHashes hashFloatingContent(const FloatingContent &content, const ContentAd
     } else {
         writePatchedNar(content.dir, content.tree, content.changes, content.rewrites, sink);
     }
-    return sink.finish();
+    return sink.finish(mark);
 }
 
 } // namespace firn

@@ -20,7 +20,7 @@ struct FloatingContent {
     int dir; ///< holds the tree's root
     const OutputTree &tree;
     const ScanResult &scan;
-    /// The paths of other outputs; what stands for its own path stays as it is.
+    /// The paths of other outputs, and what follows from them; what stands for its own path stays as it is.
     const std::vector<NodePatches> &changes;
     const Rewrites &rewrites;
     std::string selfPart; ///< hash part of its scratch path
@@ -28,7 +28,13 @@ struct FloatingContent {
 
 /// Reads the output once more where something in it will be rewritten, else takes what the scan has hashed.
 /// The one place for the rules of what counts as what in a content address.
-ModuloHashes hashFloatingContent(const FloatingContent &content, const ContentAddressMethod &method);
+/// `mark` is hashed behind the offsets of self-references: which rule of our own `changes` are by.
+ModuloHashes hashFloatingContent(const FloatingContent &content, const ContentAddressMethod &method,
+                                 std::string_view mark = {});
+
+/// Behind the offsets in an address that was made from normal forms of Mach-O files: see
+/// doc/content-addressed-macho.md.
+inline constexpr std::string_view normalFormMark = "|firn:content-addressed-macho:1";
 
 /// What has to be hashed while scanning, for an output with an address of this kind.
 void askForContentHash(ScanOptions &options, const ContentAddressMethod &method);

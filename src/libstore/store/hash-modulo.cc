@@ -25,13 +25,14 @@ void HashModuloSink::write(std::string_view bytes) {
     offset_ += done;
 }
 
-ModuloHashes HashModuloSink::finish() {
+ModuloHashes HashModuloSink::finish(std::string_view mark) {
     hash_.write(window_);
     window_.clear();
     Hash zeros = hash_.current();
     for (auto match : matches_) {
         hash_.write("|" + std::to_string(match));
     }
+    hash_.write(mark);
     return {zeros, hash_.current()};
 }
 

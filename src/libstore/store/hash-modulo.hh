@@ -22,8 +22,8 @@ class HashModuloSink : public Sink {
   public:
     HashModuloSink(HashAlgorithm algorithm, std::string modulus);
     void write(std::string_view bytes) override;
-    /// Ends the stream.
-    ModuloHashes finish();
+    /// Ends the stream. `mark` is hashed behind the last offset.
+    ModuloHashes finish(std::string_view mark = {});
 
   private:
     void blankMatches();
