@@ -216,18 +216,6 @@ def test_a_path_in_a_compressed_file_is_not_seen(ca):
     assert references(ca, path) == set() and str(path) == addressed_path(ca, path)
 
 
-@pytest.mark.firn_only("stock Nix registers it with a wrong signature")
-def test_a_signed_program_that_names_its_own_path_is_refused_for_now(ca):
-    shutil.copy(worlds.HERE / "synthetic_macho.py", ca.src)
-    ca.conf["sandbox"] = "false"
-    expression = f'sh "prog" "mkdir -p $out/bin; python3 ${{./synthetic_macho.py}} $out/bin/prog $out/share" {CA}'
-    ca.build(expression).fails().says("the Mach-O file 'bin/prog' of output 'out'", "cannot stay valid", "is computed from its content")
-    ca.stop()
-    ca.conf["macho-signatures"] = "warn"
-    path = ca.build(expression).ok().path
-    assert path == addressed_path(ca, path)
-
-
 @pytest.mark.needs_client("2.30")
 @pytest.mark.stock_leaves("store")
 def test_an_impure_derivation_is_always_built(ca):

@@ -1,0 +1,229 @@
+"""Programs for macOS in content-addressed outputs: see doc/content-addressed-macho.md.
+
+What is right is said by two programs that know nothing of Firn's code: tests/macho/check.py for signatures and
+tests/macho/normal_form.py for the forms; and the address is computed here, from the archive as stock Nix dumps it.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+
+import protocol
+import pytest
+import synthetic_macho
+import world as worlds
+from macho import check, copy_linker
+from test_content_addressed import (CA, IMPURE, addressed_path, base32, content_address, dump, fold, realisations,
+                                    references)
+
+import normal_form  # beside check.py
+
+MARK = b"|firn:content-addressed-macho:1"
+pytestmark = pytest.mark.firn_only("stock Nix registers it with a wrong signature")
+
+
+@pytest.fixture
+def ca(world):
+    features = "nix-command ca-derivations impure-derivations"
+    world.conf["experimental-features"] = features
+    world.client_conf["experimental-features"] = features
+    world.conf["sandbox"] = "false"  # the builder needs the system's Python
+    shutil.copy(worlds.HERE / "synthetic_macho.py", world.src)
+    return world
+
+
+def made(name, what, more="{}"):
+    """`what` is the options and texts of a program each."""
+    lines = "".join(f"python3 ${{./synthetic_macho.py}} {line}; " for line in what)
+    return f'sh "{name}" "mkdir -p $out/bin; {lines}" ({CA} // {more})'
+
+
+def own_address(world, path, refers_to=(), files=("bin/prog",)):
+    """The path that the specification gives these contents."""
+    path = Path(path)
+    part = path.name[:32].encode()
+    nar = dump(world, path)
+    offsets = b"".join(b"|%d" % match.start() for match in re.finditer(re.escape(part), nar))
+    for name in files:
+        file = (path / name).read_bytes()
+        assert nar.count(file) == 1
+        nar = nar.replace(file, normal_form.normal_form(file, normal_form.occurrences(file, part)))
+    content = hashlib.sha256(nar.replace(part, bytes(32)) + offsets + MARK).hexdigest()
+    kind = ":".join(["source", *sorted(map(str, refers_to)), "self"])
+    inner = f"{kind}:sha256:{content}:{world.store}:{path.name[33:]}"
+    return f"{world.store}/{base32(fold(hashlib.sha256(inner.encode()).digest()))}-{path.name[33:]}"
+
+
+def is_final(file, part):
+    return normal_form.final_form(file, normal_form.occurrences(file, part.encode()), part.encode()) == file
+
+
+def require_right(path):
+    report = check.check(Path(path).read_bytes())
+    assert not check.stale(report) and not check.problems(report), report
+
+
+def require_own_address(world, path, refers_to=(), files=("bin/prog",)):
+    for name in files:
+        require_right(path / name)
+        assert is_final((path / name).read_bytes(), path.name[:32])
+    assert str(path) == own_address(world, path, refers_to, files)
+    assert content_address(world, path) is None
+    assert str(path) in references(world, path)
+    world.verify()
+
+
+@pytest.mark.every_client
+@pytest.mark.parametrize("uuid", ["", "uuid=content"])
+def test_a_program_that_names_its_own_path_gets_it_and_stays_valid(ca, uuid):
+    expression = made("prog", [f"$out/bin/prog {uuid} $out/share"])
+    built = ca.build(expression).ok().says("made from normal forms of 1 Mach-O file", "'bin/prog'")
+    path = Path(built.path)
+    require_own_address(ca, path)
+    assert str(path) in {made for _, _, made in realisations(ca)}
+    assert not [name for name in os.listdir(ca.store) if name.endswith("-prog") and name != path.name]
+    ca.build(expression, "--check").ok()
+    assert ca.build(expression).ok().path == str(path)
+
+
+@pytest.mark.every_client
+def test_the_same_content_gets_the_same_path_from_every_derivation(ca):
+    what = ["$out/bin/prog uuid=content $out/share", "$out/bin/other uuid=content architecture=x86_64 $out/share"]
+    first, second = (ca.output(made("prog", what, f'{{ marker = "{marker}"; }}')) for marker in ("1", "2"))
+    assert first == second
+    require_own_address(ca, first, files=("bin/prog", "bin/other"))
+    assert len({drv for drv, _, path in realisations(ca) if path == str(first)}) == 2
+
+
+def test_a_different_content_gets_a_different_path(ca):
+    first, second = (ca.output(made("prog", [f"$out/bin/prog uuid=content $out/{text}"])) for text in ("aaaa", "bbbb"))
+    assert first != second
+
+
+def test_a_linker_s_programs_get_the_same_path_from_every_derivation(ca):
+    copy_linker(ca)
+
+    def linked(marker):
+        return f"""sh "linked" ''
+            mkdir -p $out/bin
+            sh $macho/link lld-uuid universal $out/share $out/bin/prog
+        '' ({CA} // {{ macho = ./macho; marker = "{marker}"; }})"""
+    first, second = (ca.output(linked(marker)) for marker in "12")
+    assert first == second
+    require_own_address(ca, first)
+    ca.build(linked("1"), "--check").ok()
+
+
+@pytest.mark.parametrize("uuid", ["", "uuid=content"])
+def test_a_program_that_names_a_sibling_only_has_nix_s_own_address(ca, uuid):
+    script = f"mkdir -p $out/bin $dev; echo dev > $dev/dev; python3 ${{./synthetic_macho.py}} $out/bin/prog {uuid} $dev/share"
+    expression = f'let d = sh "two" "{script}" ({CA} // {{ outputs = [ "out" "dev" ]; }}); in [ d.out d.dev ]'
+    out, dev = map(Path, ca.build(expression).ok().lines)
+    require_right(out / "bin/prog")
+    assert str(out) == addressed_path(ca, out, [dev])
+    assert content_address(ca, out).startswith("fixed:r:sha256:")
+    ca.build(expression, "--check").ok()
+
+
+def test_a_program_may_name_itself_and_a_sibling(ca):
+    line = "$out/bin/prog uuid=content $out/share $dev/share $out/lib"
+    script = f"mkdir -p $out/bin $dev; echo dev > $dev/dev; python3 ${{./synthetic_macho.py}} {line}"
+    expression = f'let d = sh "two" "{script}" ({CA} // {{ outputs = [ "out" "dev" ]; }}); in [ d.out d.dev ]'
+    out, dev = map(Path, ca.build(expression).ok().lines)
+    require_own_address(ca, out, [dev])
+    assert str(dev).encode() in (out / "bin/prog").read_bytes()
+    ca.build(expression, "--check").ok()
+
+
+def test_a_program_that_names_its_path_more_often_than_is_kept(ca):
+    expression = made("prog", ["$out/bin/prog uuid=content times=70000 $out/share"])
+    require_own_address(ca, ca.output(expression))
+    ca.build(expression, "--check").ok()
+
+
+@pytest.mark.needs_client("2.30")
+def test_an_impure_output_has_such_an_address_too(ca):
+    file = ca.nix(made("prog", ["$out/bin/prog uuid=content $out/share"]).replace(CA, IMPURE))
+    path = Path(ca.run("nix", "build", "--no-link", "--print-out-paths", "-f", file).ok().path)
+    require_own_address(ca, path)
+
+
+def test_a_file_without_a_normal_form_is_hashed_as_nix_does_it(ca):
+    """And the log says why."""
+    built = ca.build(made("prog", ["$out/bin/prog signature=malformed $out/share"])).ok()
+    built.says("'bin/prog' of output 'out'", "as Nix does it", "no normal form, because", "its slots reach beyond its end")
+    assert built.path == addressed_path(ca, built.path)
+    assert content_address(ca, built.path).startswith("fixed:r:sha256:")
+
+
+@pytest.mark.parametrize("signature", ["cms", "unknown"])
+def test_a_signature_that_nobody_can_renew_is_refused(ca, signature):
+    ca.build(made("prog", [f"$out/bin/prog signature={signature} $out/share"])).fails().says("'bin/prog' of output 'out'", "cannot stay valid")
+
+
+def test_with_refuse_no_signature_is_renewed(ca):
+    ca.conf["macho-signatures"] = "refuse"
+    ca.build(made("prog", ["$out/bin/prog $out/share"])).fails().says("macho-signatures = refuse")
+
+
+def test_with_warn_the_address_is_nix_s_own(ca):
+    ca.conf["macho-signatures"] = "warn"
+    path = ca.output(made("prog", ["$out/bin/prog $out/share"]))
+    assert str(path) == addressed_path(ca, path)
+    assert content_address(ca, path).startswith("fixed:r:sha256:")
+    assert synthetic_macho.stale_slots((path / "bin/prog").read_bytes())
+
+
+# --- other stores
+
+@pytest.fixture
+def keys(ca):
+    ca.direct("nix-store", "--generate-binary-cache-key", "test-1", ca.root / "secret", ca.root / "public").ok()
+    return ca.root / "secret", (ca.root / "public").read_text().strip()
+
+
+def import_into_another(world, path, *options):
+    """A stock client's own store, with its root elsewhere."""
+    return world.run("nix", "copy", "--to", f"local?root={world.root}/other", path, *options)
+
+
+@pytest.mark.every_client
+def test_stock_nix_takes_it_with_a_signature_it_trusts_only(ca, keys):
+    secret, public = keys
+    expression = made("prog", ["$out/bin/prog uuid=content $out/share"])
+    path = ca.output(expression)
+    import_into_another(ca, path).fails().says("lacks a")
+    ca.run("nix-store", "--delete", path).ok()
+    ca.stop()
+    ca.conf["secret-key-files"] = str(secret)
+    assert ca.output(expression) == path
+    import_into_another(ca, path).fails().says("lacks a")
+    import_into_another(ca, path, "--option", "trusted-public-keys", public).ok()
+    copy = ca.root / "other/nix/store" / path.name / "bin/prog"
+    assert copy.read_bytes() == (path / "bin/prog").read_bytes()
+    ca.run("nix-store", "--store", f"local?root={ca.root}/other", "--verify", "--check-contents").ok()
+
+
+def test_neither_a_signature_nor_an_address_lets_a_changed_program_in(ca, keys):
+    secret, public = keys
+    ca.conf |= {"secret-key-files": str(secret), "trusted-public-keys": public}
+    path = ca.output(made("prog", ["$out/bin/prog uuid=content $out/share"]))
+    nar = dump(ca, path)
+    with protocol.Connection(ca) as connection:
+        info = connection.path_info(str(path))
+    file = (path / "bin/prog").read_bytes()
+    uuid = file.index(b"\x1b\0\0\0\x18\0\0\0") + 8
+    changed = bytearray(file)
+    changed[uuid] ^= 1
+    ca.run("nix-store", "--delete", path).ok()
+    bad = nar.replace(file, bytes(changed))
+    assert not is_final(bytes(changed), path.name[:32])
+    for ca_field in ("", f"fixed:r:sha256:{hashlib.sha256(bad).hexdigest()}"):
+        with protocol.Connection(ca) as connection, pytest.raises(protocol.DaemonError):
+            connection.add_nar(str(path), bad, references=[str(path)], signatures=info["signatures"], ca=ca_field, check=True)
+        assert not ca.is_valid(path)
+    with protocol.Connection(ca) as connection:
+        connection.add_nar(str(path), nar, references=[str(path)], signatures=info["signatures"], check=True)
+    assert ca.is_valid(path)
