@@ -10,12 +10,10 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 import protocol
 import pytest
-import world as worlds
 
 BASE32 = "0123456789abcdfghijklmnpqrsvwxyz"
 CA = '{ __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; }'

@@ -206,24 +206,106 @@ def test_stock_nix_takes_it_with_a_signature_it_trusts_only(ca, keys):
     ca.run("nix-store", "--store", f"local?root={ca.root}/other", "--verify", "--check-contents").ok()
 
 
-def test_neither_a_signature_nor_an_address_lets_a_changed_program_in(ca, keys):
+def offer(world, path, nar, **fields):
+    """As an unprivileged client of the daemon offers a path, which must not be valid."""
+    with protocol.Connection(world) as connection:
+        connection.add_nar(str(path), nar, references=[str(path)], check=True, **fields)
+
+
+def refused(world, path, nar, **fields):
+    with pytest.raises(protocol.DaemonError):
+        offer(world, path, nar, **fields)
+    assert not world.is_valid(path)
+
+
+def uuid_place(file):
+    return file.index(b"\x1b\0\0\0\x18\0\0\0") + 8
+
+
+def slot_place(file):
+    return file.rindex(b"synthetic\0") + len(b"synthetic\0")
+
+
+@pytest.fixture
+def offered(ca):
+    """A path that is not valid any more, its archive and its program."""
+    path = ca.output(made("prog", ["$out/bin/prog uuid=content $out/share"]))
+    nar, file = dump(ca, path), (path / "bin/prog").read_bytes()
+    ca.run("nix-store", "--delete", path).ok()
+    return path, nar, file
+
+
+def test_firn_takes_it_without_a_signature(ca, offered):
+    path, nar, _ = offered
+    offer(ca, path, nar)
+    require_own_address(ca, path)
+
+
+@pytest.mark.parametrize("place", [uuid_place, slot_place])
+def test_a_changed_uuid_or_slot_is_refused(ca, offered, place):
+    """The address does not depend on them."""
+    path, nar, file = offered
+    changed = bytearray(file)
+    changed[place(file)] ^= 1
+    assert not is_final(bytes(changed), path.name[:32])
+    bad = nar.replace(file, bytes(changed))
+    refused(ca, path, bad)
+    refused(ca, path, bad, ca=f"fixed:r:sha256:{hashlib.sha256(bad).hexdigest()}")
+
+
+def test_changed_contents_are_refused_even_if_their_signature_fits(ca, offered):
+    path, nar, file = offered
+    changed = file.replace(b"endend", b"dneend", 1)
+    part = path.name[:32].encode()
+    changed = normal_form.final_form(changed, normal_form.occurrences(changed, part), part)
+    assert is_final(changed, part.decode())
+    refused(ca, path, nar.replace(file, changed))
+
+
+def test_a_program_with_nix_s_own_address_is_not_taken_as_one_of_firn_s(ca):
+    """It would have an empty `ca` field, and a signature that is wrong."""
+    ca.conf["macho-signatures"] = "warn"
+    path = ca.output(made("prog", ["$out/bin/prog uuid=content $out/share"]))
+    nar, address = dump(ca, path), content_address(ca, path)
+    ca.run("nix-store", "--delete", path).ok()
+    refused(ca, path, nar)
+    offer(ca, path, nar, ca=address)
+    assert ca.is_valid(path)
+
+
+def test_a_signature_is_of_the_whole_file(ca, keys):
     secret, public = keys
     ca.conf |= {"secret-key-files": str(secret), "trusted-public-keys": public}
     path = ca.output(made("prog", ["$out/bin/prog uuid=content $out/share"]))
-    nar = dump(ca, path)
     with protocol.Connection(ca) as connection:
-        info = connection.path_info(str(path))
-    file = (path / "bin/prog").read_bytes()
-    uuid = file.index(b"\x1b\0\0\0\x18\0\0\0") + 8
-    changed = bytearray(file)
-    changed[uuid] ^= 1
+        signatures = connection.path_info(str(path))["signatures"]
+    assert [signature.split(":")[0] for signature in signatures] == ["test-1"]
+    nar, file = dump(ca, path), (path / "bin/prog").read_bytes()
     ca.run("nix-store", "--delete", path).ok()
-    bad = nar.replace(file, bytes(changed))
-    assert not is_final(bytes(changed), path.name[:32])
-    for ca_field in ("", f"fixed:r:sha256:{hashlib.sha256(bad).hexdigest()}"):
-        with protocol.Connection(ca) as connection, pytest.raises(protocol.DaemonError):
-            connection.add_nar(str(path), bad, references=[str(path)], signatures=info["signatures"], ca=ca_field, check=True)
-        assert not ca.is_valid(path)
-    with protocol.Connection(ca) as connection:
-        connection.add_nar(str(path), nar, references=[str(path)], signatures=info["signatures"], check=True)
+    changed = bytearray(file)
+    changed[uuid_place(file)] ^= 1
+    refused(ca, path, nar.replace(file, bytes(changed)), signatures=signatures)
+    offer(ca, path, nar, signatures=signatures)
     assert ca.is_valid(path)
+
+
+# --- repair
+
+def test_a_repair_puts_the_same_program_back(ca):
+    expression = made("prog", ["$out/bin/prog uuid=content $out/share"])
+    path = ca.output(expression)
+    program = path / "bin/prog"
+    good = program.read_bytes()
+    program.chmod(0o644)
+    program.write_bytes(good.replace(b"endend", b"dneend", 1))
+    program.chmod(0o555)
+    assert ca.build(expression, "--repair").ok().path == str(path)
+    assert program.read_bytes() == good
+    require_own_address(ca, path)
+
+
+def test_a_check_finds_what_is_not_reproducible(ca):
+    random = "x$(od -An -N4 -tx1 /dev/urandom | tr -d ' ')"
+    expression = made("prog", [f"$out/bin/prog uuid=content $out/{random}"])
+    ca.output(expression)
+    ca.build(expression, "--check").fails().says("bin/prog")
