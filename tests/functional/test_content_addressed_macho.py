@@ -176,6 +176,15 @@ def test_with_warn_the_address_is_nix_s_own(ca):
     assert synthetic_macho.stale_slots((path / "bin/prog").read_bytes())
 
 
+def test_with_warn_too_an_address_of_firn_s_own_is_checked_in_final_forms(ca):
+    expression = made("prog", ["$out/bin/prog uuid=content $out/share"])
+    path = ca.output(expression)
+    ca.stop()
+    ca.conf["macho-signatures"] = "warn"
+    ca.build(expression, "--check").ok()
+    require_own_address(ca, path)
+
+
 # --- other stores
 
 @pytest.fixture
@@ -235,8 +244,11 @@ def offered(ca):
     return path, nar, file
 
 
-def test_firn_takes_it_without_a_signature(ca, offered):
-    path, nar, _ = offered
+@pytest.mark.parametrize("times", [1, 70000])
+def test_firn_takes_it_without_a_signature(ca, times):
+    path = ca.output(made("prog", [f"$out/bin/prog uuid=content times={times} $out/share"]))
+    nar = dump(ca, path)
+    ca.run("nix-store", "--delete", path).ok()
     offer(ca, path, nar)
     require_own_address(ca, path)
 

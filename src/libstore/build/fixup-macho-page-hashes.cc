@@ -476,8 +476,8 @@ void MachoPageHashFixup::formOne(const OutputRewrite &output, const NodePatches 
 
 AddressForms MachoPageHashFixup::formsForAddress(const OutputRewrite &output, const StorePath &scratchPath) {
     AddressForms forms;
-    // An address that is checked was made when the setting was another.
-    if (policy_ == MachoSignatures::warn && request_.mode != BuildMode::check) {
+    // An address that is there already was made when the setting was another.
+    if (policy_ == MachoSignatures::warn && !output.finalForms) {
         return forms;
     }
     formed_[output.outputName].clear();

@@ -92,15 +92,16 @@ class AddressSearch {
         bool byNormalForm = false;
     };
 
-    AddressForms formsFrom(OutputRepair &repair) const {
+    /// `isKnown`: it has an address that follows from normal forms already.
+    AddressForms formsFrom(OutputRepair &repair, bool isKnown) const {
         const StorePath &scratch = output_.scratch->scratchPath;
         // Contents that are hashed by themselves have no references, and no path of their own in them.
         if (changes_.empty() || method_.method != ContentMethod::nar) {
             return {};
         }
-        return repair.formsForAddress(
-            {output_.name, context_.request.scratchDir, output_.tree, changes_, rewrites_, finalByScratch_},
-            scratch);
+        return repair.formsForAddress({output_.name, context_.request.scratchDir, output_.tree, changes_,
+                                       rewrites_, finalByScratch_, isKnown},
+                                      scratch);
     }
 
     /// What an earlier build recorded by another rule is as good as what the first one gives.
@@ -165,7 +166,7 @@ void decideAddress(const RegistrationContext &context, const ScanTargets &target
         requirePlainFile(context, output, method.method);
     }
     AddressSearch search(context, targets, decision, output, method);
-    AddressForms forms = search.formsFrom(repair);
+    AddressForms forms = search.formsFrom(repair, false);
     AddressSearch::Found found = search.find(forms);
     if (!found.byNormalForm) {
         forms.normal.clear();
@@ -189,7 +190,7 @@ void prepareCheck(const RegistrationContext &context, const ScanTargets &targets
     auto valid = context.store.tryQueryPathInfo(*output.scratch->finalPath);
     if (valid && !valid->contentAddress) {
         AddressSearch search(context, targets, decision, output, method);
-        decision.forms.emplace(output.name, search.formsFrom(repair));
+        decision.forms.emplace(output.name, search.formsFrom(repair, true));
     }
 }
 

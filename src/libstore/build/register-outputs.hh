@@ -65,7 +65,7 @@ struct OutputRewrite {
     const std::vector<NodePatches> &changes;
     const Rewrites &rewrites;
     const std::map<StorePath, StorePath> &finalByScratch; ///< of all outputs of the request
-    /// Its path follows from normal forms: those files get their final forms.
+    /// Its path is known to follow from normal forms: those files get their final forms.
     bool finalForms = false;
 };
 
