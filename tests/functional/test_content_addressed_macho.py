@@ -14,7 +14,7 @@ import protocol
 import pytest
 import synthetic_macho
 import world as worlds
-from macho import check, copy_linker
+from macho import HERE, check, copy_linker, real_files
 from test_content_addressed import (CA, IMPURE, addressed_path, base32, content_address, dump, fold, realisations,
                                     references)
 
@@ -60,6 +60,14 @@ def is_final(file, part):
     return normal_form.final_form(file, normal_form.occurrences(file, part.encode()), part.encode()) == file
 
 
+def is_inside(file, part):
+    try:
+        normal_form.Layout(file, normal_form.occurrences(file, part.encode()))
+    except normal_form.Outside:
+        return False
+    return True
+
+
 def require_right(path):
     report = check.check(Path(path).read_bytes())
     assert not check.stale(report) and not check.problems(report), report
@@ -82,7 +90,7 @@ def test_a_program_that_names_its_own_path_gets_it_and_stays_valid(ca, uuid):
     built = ca.build(expression).ok().says("made from normal forms of 1 Mach-O file", "'bin/prog'")
     path = Path(built.path)
     require_own_address(ca, path)
-    assert str(path) in {made for _, _, made in realisations(ca)}
+    assert str(path) in {known for _, _, known in realisations(ca)}
     assert not [name for name in os.listdir(ca.store) if name.endswith("-prog") and name != path.name]
     ca.build(expression, "--check").ok()
     assert ca.build(expression).ok().path == str(path)
@@ -114,6 +122,30 @@ def test_a_linker_s_programs_get_the_same_path_from_every_derivation(ca):
     assert first == second
     require_own_address(ca, first)
     ca.build(linked("1"), "--check").ok()
+
+
+def test_real_programs_get_the_same_path_from_every_derivation(ca):
+    """With the hash part in every place that a planted file has it."""
+    files = [path for file, path in real_files()
+             if file["size"] < 20_000_000 and all(slice_["kind"] != "cms" for slice_ in file["slices"])]
+    (ca.src / "macho").mkdir()
+    for name in ("check.py", "plant.py"):
+        shutil.copy(HERE / name, ca.src / "macho" / name)
+
+    def planted(marker):
+        return f"""sh "real" ''
+            mkdir -p $out
+            name=$(basename $out)
+            /usr/bin/python3 -B $macho/plant.py $(echo $name | cut -c1-32) $out {" ".join(map(str, files))}
+        '' ({CA} // {{ macho = ./macho; marker = "{marker}"; }})"""
+    first, second = (ca.output(planted(marker)) for marker in "12")
+    assert first == second
+    programs = [path for path in sorted(first.rglob("*")) if path.is_file()]
+    inside = [path.relative_to(first) for path in programs if is_inside(path.read_bytes(), first.name[:32])]
+    assert len(programs) == len(files) and len(inside) >= len(files) - 1  # one has an archive for a slice
+    require_own_address(ca, first, files=inside)
+    for path in programs:
+        require_right(path)
 
 
 @pytest.mark.parametrize("uuid", ["", "uuid=content"])
