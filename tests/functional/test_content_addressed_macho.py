@@ -182,6 +182,15 @@ def test_an_impure_output_has_such_an_address_too(ca):
     require_own_address(ca, path)
 
 
+def test_a_broken_seal_and_symbols_that_belong_to_no_program_are_named(ca):
+    symbols, app = "$out/prog.dSYM/Contents/Resources/DWARF", "$out/X.app/Contents"
+    script = f"mkdir -p {symbols} {app}/MacOS {app}/_CodeSignature; echo x | tee {symbols}/prog > {app}/_CodeSignature/CodeResources; " \
+        f"for i in X prog; do python3 ${{./synthetic_macho.py}} {app}/MacOS/$i uuid=content $out/$i; done"
+    built = ca.build(f'sh "sealed" "{script}" {CA}').ok()
+    built.says("the seal of the bundle 'X.app' of output 'out' is broken", "DWARF/prog' of output 'out' no longer belong to their program")
+    require_own_address(ca, Path(built.path), files=["X.app/Contents/MacOS/X", "X.app/Contents/MacOS/prog"])
+
+
 def test_a_file_without_a_normal_form_is_hashed_as_nix_does_it(ca):
     """And the log says why."""
     built = ca.build(made("prog", ["$out/bin/prog signature=malformed $out/share"])).ok()

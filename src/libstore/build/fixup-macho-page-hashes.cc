@@ -418,7 +418,7 @@ const std::vector<Patch> *MachoPageHashFixup::settledOf(const OutputRewrite &out
         return nullptr;
     }
     auto found = files->second.find(node);
-    return found == files->second.end() ? nullptr : &found->second;
+    return found == files->second.end() ? nullptr : &found->second.settled;
 }
 
 std::string_view MachoPageHashFixup::finalPart(const OutputRewrite &output) const {
@@ -463,7 +463,10 @@ void MachoPageHashFixup::formOne(const OutputRewrite &output, const NodePatches 
         forms.settled.push_back({path, settled, false});
     }
     if (!form.patches.empty()) {
-        formed_[output.outputName].emplace(change.node, std::move(settled));
+        constexpr size_t uuidSize = 16; // no digest is as short
+        bool hasUuid = std::any_of(form.patches.begin(), form.patches.end(),
+                                   [](const BytePatch &patch) { return patch.bytes.size() == uuidSize; });
+        formed_[output.outputName].insert_or_assign(change.node, FormedFile{std::move(settled), hasUuid});
         forms.normal.push_back({path, asPatches(std::move(form.patches)), false});
     } else if (!form.inside && form.selfReferences > 0) {
         logger_.log(Verbosity::notice,
@@ -505,6 +508,21 @@ std::vector<Patch> MachoPageHashFixup::finalForm(const OutputRewrite &output, co
     return patches;
 }
 
+void MachoPageHashFixup::warnOfSymbols(const OutputRewrite &output, const Formed &formed) {
+    std::set<std::string> names;
+    for (const auto &[node, file] : formed) {
+        if (file.hasUuid) {
+            names.insert(output.tree.nodes[node].name);
+        }
+    }
+    for (uint32_t symbols : debugSymbolsOf(output.tree, names)) {
+        logger_.warn(
+            fmt::format("the debug symbols {} no longer belong to their program: the LC_UUID by which "
+                        "they are found is made from the contents where a file names its own output",
+                        describe(output, symbols)));
+    }
+}
+
 /// At a level that every client shows: what came out cannot be given to everybody.
 void MachoPageHashFixup::logForms(const OutputRewrite &output) {
     auto found = formed_.find(output.outputName);
@@ -512,9 +530,10 @@ void MachoPageHashFixup::logForms(const OutputRewrite &output) {
         return;
     }
     std::vector<uint32_t> files;
-    for (const auto &[node, settled] : found->second) {
+    for (const auto &[node, file] : found->second) {
         files.push_back(node);
     }
+    warnOfSymbols(output, found->second);
     logger_.log(Verbosity::notice,
                 fmt::format("the path of output '{}' is made from normal forms of {} that hold it ({}), by a "
                             "rule of Firn's own: other stores take it only with a signature",

@@ -54,8 +54,12 @@ class MachoPageHashFixup : public OutputRepair {
         std::map<std::string, uint64_t> slots; ///< by architecture
     };
 
-    /// Of the files with a normal form, by number of the node: what others' paths have changed in signatures.
-    using Formed = std::map<uint32_t, std::vector<Patch>>;
+    /// A file with a normal form.
+    struct FormedFile {
+        std::vector<Patch> settled; ///< what others' paths have changed in its signatures
+        bool hasUuid = false;
+    };
+    using Formed = std::map<uint32_t, FormedFile>; ///< by number of the node
 
     void formOne(const OutputRewrite &output, const NodePatches &change, std::string_view selfPart, int file,
                  AddressForms &forms);
@@ -69,6 +73,7 @@ class MachoPageHashFixup : public OutputRepair {
     const std::vector<Patch> *settledOf(const OutputRewrite &output, uint32_t node) const;
     std::string_view finalPart(const OutputRewrite &output) const;
     void logForms(const OutputRewrite &output);
+    void warnOfSymbols(const OutputRewrite &output, const Formed &formed);
     jail::Request fixupRequest(const OutputRewrite &output, const NodePatches &change, int file) const;
 
     std::set<uint64_t> staleSlots(const OutputRewrite &output, const NodePatches &change, int file);
