@@ -85,7 +85,8 @@ void serveStdio(const DaemonOptions &options, const StoreChoice &choice, const S
     forwardConnection(client.readEnd.get(), client.writeEnd.get(), daemon.get());
 }
 
-/// Removes what builds of killed daemons left behind, as far as that can be told from what is in use.
+/// Removes what builds of killed daemons left behind, as far as that can be told from what is in use. Builds
+/// may have been in the default directory because nothing can be executed in the chosen one.
 void sweepLeftovers(const Locations &locations, const Settings &settings, Logger &logger) {
     for (const std::filesystem::path &base : BuildDirectories::possibleBases(locations, settings)) {
         try {

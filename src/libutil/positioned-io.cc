@@ -12,7 +12,8 @@ void readFullAt(int fd, uint64_t offset, char *buffer, size_t size) {
     for (size_t done = 0; done < size;) {
         ssize_t count = pread(fd, buffer + done, size - done, static_cast<off_t>(offset + done));
         if (count == 0) {
-            throw Error(ErrorKind::failure, "the file is shorter than {} bytes", offset + size);
+            throw Error(ErrorKind::failure, "the file became shorter than {} bytes while it was read",
+                        offset + size);
         }
         if (count > 0) {
             done += static_cast<size_t>(count);

@@ -52,12 +52,16 @@ class Process:
         fields = text[text.rindex(")") + 2:].split()
         self.state, self.parent = fields[0], int(fields[1])
 
-    def __repr__(self):
+    @property
+    def command(self):
+        """Its arguments; none when it has ended. `name` is cut to 15 characters by the kernel."""
         try:
-            command = Path(f"/proc/{self.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            return Path(f"/proc/{self.pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
         except OSError:
-            command = ""
-        return f"{self.pid} ({self.name}, {self.state}) {command[:200]}"
+            return []
+
+    def __repr__(self):
+        return f"{self.pid} ({self.name}, {self.state}) {' '.join(self.command)[:200]}"
 
 
 def all_processes():

@@ -293,3 +293,27 @@ def test_a_nested_user_namespace_loosens_nothing(world, noexec, sandbox):  # noq
         assert answers[name] == "EINVAL", lines  # the errno of a mount that is locked
     assert answers["inner"] == "done", lines
     assert noexec.table() == before
+
+
+KILLED_INIT = r"""
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    char self[4096] = "";
+    readlink("/proc/self/exe", self, sizeof self - 1);
+    if (strstr(self, "firn-probe")) raise(SIGKILL);
+    if (argc > 1 && strcmp(argv[1], "--nothing") == 0) return 0;
+    execv(INIT, argv);
+    return 1;
+}
+"""
+
+
+def test_a_probe_that_somebody_kills_says_nothing_of_the_directory(world):
+    init = Path(world.daemon_command()[0]).parent.parent / "sandbox-init/firn-sandbox-init"
+    program = world.root / "init"
+    subprocess.run(["cc", "-x", "c", "-", "-o", program, f'-DINIT="{init}"'], input=KILLED_INIT, text=True, check=True)
+    world.daemon_env["FIRN_SANDBOX_INIT"] = str(program)
+    result = world.build('sh "t" "pwd >&2; echo > $out" {}').ok()
+    assert "instead" not in result.err and "instead" not in world.log_file.read_text()

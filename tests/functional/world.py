@@ -137,9 +137,7 @@ class World:
             "max-jobs": "2",
             "experimental-features": "nix-command",
         }
-        if os.environ.get("FIRN_TEST_DAEMON", "").startswith("stock-"):
-            # Started through a dynamic loader, it cannot find its own program; 2.8 on the other hand needs its hook.
-            self.conf["build-hook"] = ""
+        self.use_daemon(os.environ.get("FIRN_TEST_DAEMON", "firn"))
         self.extra_conf = ""
         self.client_conf = {"experimental-features": "nix-command", "show-trace": "false", "substituters": ""}
 
@@ -160,8 +158,16 @@ class World:
             "LC_ALL": "C.UTF-8",
         }
 
+    def use_daemon(self, choice):
+        """From the next start on; as FIRN_TEST_DAEMON."""
+        self.daemon_choice = choice
+        self.conf.pop("build-hook", None)
+        if choice.startswith("stock-"):
+            # Started through a dynamic loader, it cannot find its own program; 2.8 on the other hand needs its hook.
+            self.conf["build-hook"] = ""
+
     def daemon_command(self):
-        choice = os.environ.get("FIRN_TEST_DAEMON", "firn")
+        choice = self.daemon_choice
         if choice == "firn":
             program = os.environ.get("FIRN") or REPOSITORY / "build/src/firn/firn"
             return [str(Path(program).resolve()), "daemon"]

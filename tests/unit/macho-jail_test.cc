@@ -278,7 +278,7 @@ TEST_F(MachoJailTest, AFileThatIsShorterThanSaidIsAnError) {
     jail::Request request = rewrite(image.bytes, 100);
     UniqueFd cut = file(image.bytes.substr(0, 5000));
     std::string message = expectError(ErrorKind::failure, [&] { jail.ask(request, cut.get()); });
-    EXPECT_NE(message.find("the file is shorter than"), std::string::npos) << message;
+    EXPECT_NE(message.find("the file became shorter than"), std::string::npos) << message;
     // It lives on.
     EXPECT_EQ(jail.ask(request, file(image.bytes).get()).fixup.patches.size(), 1u);
 }

@@ -108,8 +108,11 @@ int awaitProbe(pid_t pid) {
             return errno;
         }
     }
+    if (WIFSIGNALED(status)) {
+        return EAGAIN; // it was allowed to start; who killed it had other reasons
+    }
     // Started, and yet ended otherwise than it does: something has forbidden it to run.
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : EPERM;
+    return WEXITSTATUS(status) == 0 ? 0 : EPERM;
 }
 
 int executeProbe(const std::string &path) {
