@@ -639,9 +639,8 @@ TEST_F(RegisterOutputs, RefusesAnOutputWhoseEntriesChangeTheirOrderWithItsPath) 
     StorePath scratch = addFloating("out", "r:sha256", '0');
     fs::create_directory(scratchOf());
     write(scratchOf() / std::string(scratch.hashPart()), "x");
-    for (char digit : std::string("0123456789abcdfghijklmnpqrsvwxyz")) {
-        write(scratchOf() / (std::string(1, digit) + std::string(31, '0') + "-"), "x");
-    }
+    // Before it comes no hash part but the one of zeros alone.
+    write(scratchOf() / (std::string(31, '0') + "1"), "x");
     EXPECT_NE(failure().find("whose order changes"), std::string::npos);
 }
 
