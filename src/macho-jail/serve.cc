@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "libstore/darwin/macho-normal-form.hh"
 #include "libutil/error.hh"
 #include "libutil/file-descriptor.hh"
 #include "macho-jail/rewritten-bytes.hh"
@@ -40,6 +41,60 @@ PageHashFixup fixup(const Request &request, const FileBytes &before) {
 uint32_t bigEndian(const unsigned char *bytes) {
     return uint32_t{bytes[0]} << 24 | uint32_t{bytes[1]} << 16 | uint32_t{bytes[2]} << 8 | bytes[3];
 }
+
+// ---- forms
+
+/// Where the text occurs; of two occurrences that overlap the first counts.
+std::vector<uint64_t> findAll(const MachoBytes &file, const std::string &text) {
+    constexpr uint64_t blockSize = 256 * 1024;
+    std::vector<uint64_t> places;
+    std::string window(blockSize + text.size() - 1, '\0');
+    uint64_t from = 0; // nothing before it counts any more
+    for (uint64_t begin = 0; begin + text.size() <= file.size(); begin += blockSize) {
+        size_t size = std::min<uint64_t>(window.size(), file.size() - begin);
+        file.read(begin, window.data(), size);
+        std::string_view view(window.data(), size);
+        size_t at = from > begin ? from - begin : 0;
+        while ((at = view.find(text, at)) != std::string_view::npos) {
+            places.push_back(begin + at);
+            at += text.size();
+            from = begin + at;
+        }
+    }
+    return places;
+}
+
+/// Without those of self-references, which the daemon writes.
+std::vector<BytePatch> otherPatches(std::vector<BytePatch> patches, const std::vector<uint64_t> &references) {
+    std::erase_if(patches, [&](const BytePatch &patch) {
+        return std::binary_search(references.begin(), references.end(), patch.offset);
+    });
+    return patches;
+}
+
+Form form(const Request &request, const FileBytes &file) {
+    std::optional<RewrittenBytes> rewritten;
+    if (!request.rules.empty()) {
+        rewritten.emplace(file, request.rules);
+    }
+    PatchedBytes after(rewritten ? static_cast<const MachoBytes &>(*rewritten) : file, request.patches);
+    std::vector<uint64_t> references =
+        request.selfReferences.empty() ? findAll(after, request.selfPart) : request.selfReferences;
+    Form form;
+    form.selfReferences = references.size();
+    MachoNormalForm normal = machoNormalForm(after, references);
+    form.inside = normal.inside;
+    form.reason = normal.reason;
+    if (form.inside) {
+        bool isFinal = request.kind == Kind::finalForm;
+        form.patches = otherPatches(isFinal ? machoFinalForm(after, references, request.selfPart)
+                                            : std::move(normal.patches),
+                                    references);
+    }
+    return form;
+}
+
+// ---- stale slots
 
 /// Where a CodeDirectory's digests lie, by its own header (cs_blobs.h).
 class SlotPlaces {
@@ -206,6 +261,10 @@ Answer answerRequest(const Request &request, int file, int second) {
             throw Error(ErrorKind::badInput, "there is nothing to compare it with");
         }
         answer.comparison = compareMacho(bytes, FileBytes(second, request.secondSize));
+        break;
+    case Kind::normalForm:
+    case Kind::finalForm:
+        answer.form = form(request, bytes);
         break;
     default:
         throw Error(ErrorKind::badInput, "there is no such request");

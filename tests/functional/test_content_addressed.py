@@ -10,12 +10,10 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 import protocol
 import pytest
-import world as worlds
 
 BASE32 = "0123456789abcdfghijklmnpqrsvwxyz"
 CA = '{ __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; }'
@@ -238,18 +236,6 @@ def test_a_path_in_a_compressed_file_is_not_seen(ca):
     inside = gzip.decompress((path / "self.gz").read_bytes()).decode().strip()
     assert re.fullmatch(re.escape(str(ca.store)) + "/[0-9a-z]{32}-a", inside) and inside != str(path)
     assert references(ca, path) == set() and str(path) == addressed_path(ca, path)
-
-
-@pytest.mark.firn_only("stock Nix registers it with a wrong signature")
-def test_a_signed_program_that_names_its_own_path_is_refused_for_now(ca):
-    shutil.copy(worlds.HERE / "synthetic_macho.py", ca.src)
-    ca.conf["sandbox"] = "false"
-    expression = f'sh "prog" "mkdir -p $out/bin; python3 ${{./synthetic_macho.py}} $out/bin/prog $out/share" {CA}'
-    ca.build(expression).fails().says("the Mach-O file 'bin/prog' of output 'out'", "cannot stay valid", "is computed from its content")
-    ca.stop()
-    ca.conf["macho-signatures"] = "warn"
-    path = ca.build(expression).ok().path
-    assert path == addressed_path(ca, path)
 
 
 @pytest.mark.needs_client("2.30")

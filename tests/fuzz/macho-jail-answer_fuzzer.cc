@@ -5,8 +5,24 @@
 #include <cstdint>
 #include <cstdlib>
 #include <string_view>
+#include <vector>
 
 #include "libstore/build/macho-jail-protocol.hh"
+
+namespace {
+
+void requirePlaces(const std::vector<firn::BytePatch> &patches, uint64_t fileSize) {
+    uint64_t end = 0;
+    for (const firn::BytePatch &patch : patches) {
+        if (patch.offset < end || patch.bytes.empty() || patch.bytes.size() > firn::jail::maxSlotSize ||
+            patch.offset + patch.bytes.size() > fileSize) {
+            abort();
+        }
+        end = patch.offset + patch.bytes.size();
+    }
+}
+
+} // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     using namespace firn;
@@ -31,13 +47,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (jail::encodeAnswer(*answer).substr(jail::headerSize) != bytes) {
         abort();
     }
-    uint64_t end = 0;
-    for (const BytePatch &patch : answer->fixup.patches) {
-        if (patch.offset < end || patch.bytes.empty() || patch.bytes.size() > jail::maxSlotSize ||
-            patch.offset + patch.bytes.size() > fileSize) {
-            abort();
-        }
-        end = patch.offset + patch.bytes.size();
-    }
+    requirePlaces(answer->fixup.patches, fileSize);
+    requirePlaces(answer->form.patches, fileSize);
     return 0;
 }

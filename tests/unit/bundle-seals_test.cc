@@ -144,5 +144,16 @@ TEST(BundleSeals, UnsignedBundlesHaveNone) {
     EXPECT_EQ(tree.broken({"A.app/Contents/Info.plist"}), Lines{});
 }
 
+TEST(DebugSymbols, AreFoundByTheirProgramsName) {
+    Tree tree({"bin/", "bin/prog", "lib/", "lib/prog.dSYM/", "lib/prog.dSYM/Contents/",
+               "lib/prog.dSYM/Contents/Info.plist", "lib/prog.dSYM/Contents/Resources/",
+               "lib/prog.dSYM/Contents/Resources/DWARF/", "lib/prog.dSYM/Contents/Resources/DWARF/prog",
+               "lib/prog.dSYM/Contents/Resources/DWARF/other", "DWARF/", "DWARF/prog"});
+    EXPECT_EQ(debugSymbolsOf(tree.tree, {"prog", "Info.plist"}),
+              std::vector<uint32_t>{tree.node("lib/prog.dSYM/Contents/Resources/DWARF/prog")});
+    EXPECT_TRUE(debugSymbolsOf(tree.tree, {}).empty());
+    EXPECT_TRUE(debugSymbolsOf(Tree({}).tree, {"prog"}).empty());
+}
+
 } // namespace
 } // namespace firn

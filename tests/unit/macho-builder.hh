@@ -81,6 +81,8 @@ struct ImageSpec {
     std::vector<DirectorySpec> directories = {{}};
     std::map<uint32_t, std::string> blobs; ///< slot type and contents; 0x10000 is CMS
     std::string infoPlist;                 ///< embedded as a section
+    std::string rpath = {};                ///< text of an LC_RPATH
+    bool hasUuid = true;
     size_t gapAfterIndex = 0;
     size_t padding = 0; ///< after the SuperBlob; not zero
     bool isSigned = true;
@@ -133,6 +135,7 @@ class Image {
     std::vector<Directory> directories;
     size_t headerSize = 0;
     size_t commandsEnd = 0;
+    size_t rpathAt = 0; ///< its text
     size_t uuidCommand = 0;
     size_t signatureCommand = 0;
     size_t superBlob = 0;
@@ -157,10 +160,16 @@ class Image {
             at += writeSegment(at);
             ++count;
         }
+        if (!spec.rpath.empty()) {
+            at += writeRpath(at);
+            ++count;
+        }
         uuidCommand = at;
-        number(at, 0x1b), number(at + 4, 24);
-        at += 24;
-        ++count;
+        if (spec.hasUuid) {
+            number(at, 0x1b), number(at + 4, 24);
+            at += 24;
+            ++count;
+        }
         if (spec.isSigned) {
             signatureCommand = at;
             number(at, 0x1d), number(at + 4, 16), number(at + 8, spec.codeSize), number(at + 12, 0);
@@ -184,6 +193,15 @@ class Image {
         bytes.replace(at + head + 16, 6, "__TEXT");
         section_ = at + head;
         return head + each;
+    }
+
+    size_t writeRpath(size_t at) {
+        const size_t head = 12, size = (head + spec.rpath.size() + 8) / 8 * 8;
+        number(at, 0x8000001c), number(at + 4, size), number(at + 8, head);
+        std::fill_n(bytes.begin() + long(at + head), size - head, '\0');
+        bytes.replace(at + head, spec.rpath.size(), spec.rpath);
+        rpathAt = at + head;
+        return size;
     }
 
     void placePlist() {

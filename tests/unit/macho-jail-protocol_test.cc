@@ -22,7 +22,21 @@ Answer fullAnswer() {
     MachoFinding finding{MachoFinding::Kind::repaired, 4096, "arm64", 0x1000, 3, -2, "recomputed"};
     return {{{{5000, std::string(32, 'd')}, {5032, std::string(20, '\xff')}}, {finding, {}}},
             {{4096, {5000, 32}}, {0, {99936, 64}}},
-            {true, MachoDifference::uuid, true, false}};
+            {true, MachoDifference::uuid, true, false},
+            {true, "", 3, {{64, std::string(16, 'u')}, {6000, std::string(48, 's')}}}};
+}
+
+Request formRequest(Kind kind) {
+    Request request;
+    request.kind = kind;
+    request.fileSize = fileSize;
+    request.selfPart = std::string(32, 'p');
+    request.selfReferences = {0, 32, fileSize - 32};
+    return request;
+}
+
+bool arrives(const Request &request) {
+    return decodeRequest(request.kind, bodyOf(encodeRequest(request))).has_value();
 }
 
 std::optional<Answer> sent(const std::function<void(Answer &)> &change) {
@@ -41,6 +55,9 @@ TEST(MachoJailProtocol, AnswersArriveAsTheyWereSent) {
     EXPECT_EQ(answer->comparison.difference, MachoDifference::uuid);
     EXPECT_TRUE(answer->comparison.firstStale);
     EXPECT_FALSE(answer->comparison.secondStale);
+    EXPECT_TRUE(answer->form.inside);
+    EXPECT_EQ(answer->form.selfReferences, 3u);
+    EXPECT_EQ(answer->form.patches, expected.form.patches);
     ASSERT_EQ(answer->fixup.findings.size(), 2u);
     const MachoFinding &finding = answer->fixup.findings[0];
     EXPECT_EQ(finding.kind, MachoFinding::Kind::repaired);
@@ -72,6 +89,52 @@ TEST(MachoJailProtocol, RequestsArriveAsTheyWereSent) {
     EXPECT_EQ(got->patches[0].bytes, std::string(32, 'a'));
     EXPECT_EQ(got->rules, request.rules);
     EXPECT_EQ(got->ranges, request.ranges);
+}
+
+TEST(MachoJailProtocol, RequestsForFormsCarryTheSelfReferences) {
+    for (Kind kind : {Kind::normalForm, Kind::finalForm}) {
+        Request request = formRequest(kind);
+        auto got = decodeRequest(kind, bodyOf(encodeRequest(request)));
+        ASSERT_TRUE(got);
+        EXPECT_EQ(got->selfPart, request.selfPart);
+        EXPECT_EQ(got->selfReferences, request.selfReferences);
+        request.selfReferences.clear();
+        EXPECT_TRUE(arrives(request));
+    }
+}
+
+TEST(MachoJailProtocol, SelfReferencesThatCannotBeAreRefused) {
+    for (const std::vector<uint64_t> &wrong :
+         {std::vector<uint64_t>{fileSize - 31}, {0, 31}, {64, 0}, {UINT64_MAX - 31}}) {
+        Request request = formRequest(Kind::normalForm);
+        request.selfReferences = wrong;
+        EXPECT_FALSE(arrives(request));
+    }
+    Request request = formRequest(Kind::finalForm);
+    for (size_t size : {0, 31, 33}) {
+        request.selfPart.assign(size, 'p');
+        EXPECT_FALSE(arrives(request)) << size;
+    }
+    for (Kind kind : {Kind::fixup, Kind::verify, Kind::compare}) {
+        EXPECT_FALSE(arrives(formRequest(kind)));
+    }
+}
+
+TEST(MachoJailProtocol, FormsThatCannotBeAreRefused) {
+    EXPECT_TRUE(sent([](Answer &answer) { answer.form = {false, "why", 3, {}}; }));
+    EXPECT_TRUE(sent([](Answer &answer) { answer.form.patches.clear(); }));
+    EXPECT_FALSE(sent([](Answer &answer) { answer.form.inside = false; }));
+    EXPECT_FALSE(sent([](Answer &answer) { answer.form.reason = "why"; }));
+    EXPECT_FALSE(sent([](Answer &answer) { answer.form.selfReferences = 0; }));
+    EXPECT_FALSE(sent([](Answer &answer) { answer.form.selfReferences = fileSize / 32 + 1; }));
+    EXPECT_FALSE(sent([](Answer &answer) { answer.form.patches[1].offset = fileSize - 47; }));
+    EXPECT_FALSE(sent([](Answer &answer) { answer.form.patches[1].offset = 79; }));
+    for (size_t size : {0, 1, 15, 17, 24, 31, 33, 64}) {
+        EXPECT_FALSE(sent([&](Answer &answer) { answer.form.patches[1].bytes.assign(size, 's'); })) << size;
+    }
+    for (size_t size : {16, 20, 32, 48}) {
+        EXPECT_TRUE(sent([&](Answer &answer) { answer.form.patches[1].bytes.assign(size, 's'); })) << size;
+    }
 }
 
 TEST(MachoJailProtocol, PatchesOutsideTheFileAreRefused) {
@@ -114,9 +177,12 @@ TEST(MachoJailProtocol, ComparisonsThatCannotBeAreRefused) {
     }));
     EXPECT_FALSE(
         sent([](Answer &answer) { answer.comparison.difference = static_cast<MachoDifference>(5); }));
-    std::string body = bodyOf(encodeAnswer(fullAnswer()));
-    body[body.size() - 1] = 2;
-    EXPECT_FALSE(decodeAnswer(body, fileSize));
+    for (size_t place : {0, 2, 3}) {
+        std::string body = bodyOf(encodeAnswer({}));
+        EXPECT_TRUE(decodeAnswer(body, fileSize));
+        body[3 * sizeof(uint32_t) + place] = 2;
+        EXPECT_FALSE(decodeAnswer(body, fileSize)) << place;
+    }
 }
 
 TEST(MachoJailProtocol, TextsAreCutAndMadePlainOnTheirWay) {
@@ -156,10 +222,12 @@ TEST(MachoJailProtocol, EveryCutAndEveryFurtherByteIsNoticed) {
 }
 
 TEST(MachoJailProtocol, HugeCountsTakeNoMemory) {
-    std::string body(3 * sizeof(uint32_t) + 4, '\0');
-    for (size_t count = 0; count < 3; ++count) {
+    // Three counts, a comparison, a form: whether inside, its reason, its self-references and its count.
+    constexpr size_t form = 3 * sizeof(uint32_t) + 4;
+    std::string body(form + 1 + 4 + 8 + 4, '\0');
+    for (size_t count : {size_t{0}, size_t{4}, size_t{8}, form + 1, form + 13}) {
         std::string huge = body;
-        huge.replace(4 * count, 4, "\xff\xff\xff\xff");
+        huge.replace(count, 4, "\xff\xff\xff\xff");
         EXPECT_FALSE(decodeAnswer(huge, UINT64_MAX)) << count;
     }
     EXPECT_TRUE(decodeAnswer(body, fileSize));

@@ -1,5 +1,6 @@
 #include "libstore/build/macho-jail.hh"
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -13,10 +14,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "libstore/darwin/macho-normal-form.hh"
 #include "libutil/files.hh"
 #include "libutil/interrupt.hh"
 #include "unit/expect-error.hh"
 #include "unit/macho-builder.hh"
+#include "unit/macho-normal-form-cases.hh"
 #include "unit/temporary-directory.hh"
 
 namespace firn {
@@ -162,10 +165,100 @@ TEST_F(MachoJailTest, AComparisonWithNothingIsAnError) {
     EXPECT_FALSE(jail.ask(request, first.get(), second.get()).comparison.isMacho);
 }
 
+jail::Request formRequest(jail::Kind kind, const test::NormalFormCase &form, const std::string &selfPart) {
+    jail::Request request;
+    request.kind = kind;
+    request.fileSize = form.bytes.size();
+    request.selfPart = selfPart;
+    return request;
+}
+
+std::vector<BytePatch> withoutReferences(std::vector<BytePatch> patches,
+                                         const std::vector<uint64_t> &places) {
+    std::erase_if(patches, [&](const BytePatch &patch) {
+        return std::find(places.begin(), places.end(), patch.offset) != places.end();
+    });
+    return patches;
+}
+
+TEST_F(MachoJailTest, TheRealOneMakesBothFormsOfWhatIsInside) {
+    MachoJail jail(realJail());
+    for (const auto &[name, form] : test::insideCases()) {
+        test::MemoryBytes bytes(form.bytes);
+        UniqueFd open = file(form.bytes);
+        jail::Request normal = formRequest(jail::Kind::normalForm, form, test::builtHashPart);
+        jail::Form looked = jail.ask(normal, open.get()).form;
+        normal.selfReferences = form.selfReferences;
+        jail::Form told = jail.ask(normal, open.get()).form;
+        auto expected =
+            withoutReferences(machoNormalForm(bytes, form.selfReferences).patches, form.selfReferences);
+        EXPECT_TRUE(looked.inside && told.inside) << name << looked.reason;
+        EXPECT_EQ(told.selfReferences, form.selfReferences.size()) << name;
+        EXPECT_EQ(looked.patches, expected) << name;
+        EXPECT_EQ(told.patches, expected) << name;
+
+        jail::Request final = formRequest(jail::Kind::finalForm, form, test::finalHashPart);
+        final.selfReferences = form.selfReferences;
+        EXPECT_EQ(jail.ask(final, open.get()).form.patches,
+                  withoutReferences(machoFinalForm(bytes, form.selfReferences, test::finalHashPart),
+                                    form.selfReferences))
+            << name;
+    }
+}
+
+TEST_F(MachoJailTest, TheRealOneSaysWhyAFileHasNoNormalForm) {
+    MachoJail jail(realJail());
+    const auto cases = test::outsideCases();
+    for (const char *name : {"cms", "scattered", "text"}) {
+        const test::NormalFormCase &form = cases.at(name);
+        jail::Request request = formRequest(jail::Kind::normalForm, form, test::builtHashPart);
+        jail::Form answer = jail.ask(request, file(form.bytes).get()).form;
+        EXPECT_FALSE(answer.inside) << name;
+        EXPECT_NE(answer.reason.find(form.outside), std::string::npos) << name << ": " << answer.reason;
+        EXPECT_TRUE(answer.patches.empty()) << name;
+    }
+}
+
+TEST_F(MachoJailTest, TheRealOneFindsSelfReferencesBehindRules) {
+    test::NormalFormCase form = test::insideCases().at("plain");
+    MachoJail jail(realJail());
+    jail::Request request = formRequest(jail::Kind::finalForm, form, test::finalHashPart);
+    request.rules = {{test::builtHashPart, test::finalHashPart}};
+    jail::Form answer = jail.ask(request, file(form.bytes).get()).form;
+    EXPECT_EQ(answer.selfReferences, form.selfReferences.size());
+    EXPECT_EQ(answer.patches, withoutReferences(machoFinalForm(test::MemoryBytes(form.bytes),
+                                                               form.selfReferences, test::finalHashPart),
+                                                form.selfReferences));
+}
+
+TEST_F(MachoJailTest, AFormThatChangesASelfReferenceIsNoAnswer) {
+    jail::Request request;
+    request.kind = jail::Kind::normalForm;
+    request.fileSize = 100;
+    request.selfPart = test::builtHashPart;
+    request.selfReferences = {4, 60};
+    auto ask = [&](uint64_t offset) {
+        jail::Answer answer;
+        answer.form = {true, "", 2, {{offset, std::string(16, 'x')}}};
+        MachoJail jail(answering(jail::encodeAnswer(answer)));
+        UniqueFd small = file(std::string(100, '.'));
+        return jail.ask(request, small.get()).form.patches.size();
+    };
+    for (uint64_t place : {0, 35, 45, 60, 76}) {
+        std::string message = expectError(ErrorKind::failure, [&] { ask(place); });
+        EXPECT_NE(message.find("is no answer"), std::string::npos) << place << message;
+    }
+    EXPECT_EQ(ask(36), 1u);
+    EXPECT_EQ(ask(44), 1u);
+}
+
 TEST_F(MachoJailTest, AnAnswerToAnotherQuestionIsNone) {
     jail::Answer compared;
     compared.comparison = {true, MachoDifference::uuid, false, false};
     EXPECT_NE(failure(answering(jail::encodeAnswer(compared))).find("is no answer"), std::string::npos);
+    jail::Answer formed;
+    formed.form = {false, "why", 1, {}};
+    EXPECT_NE(failure(answering(jail::encodeAnswer(formed))).find("is no answer"), std::string::npos);
 }
 
 TEST_F(MachoJailTest, TheRealOneHasNothingToSayOfOtherFiles) {

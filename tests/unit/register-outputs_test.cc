@@ -78,8 +78,10 @@ class FakeRepair : public OutputRepair {
         return function_ ? function_(output.dir, output.tree.root().name, touched)
                          : std::vector<FilePatches>();
     }
+    AddressForms formsForAddress(const OutputRewrite &, const StorePath &) override { return forms; }
     void verify(const OutputRewrite &output) override { verified.push_back(output.outputName); }
 
+    AddressForms forms;
     std::vector<std::string> verified;
 
   private:
@@ -637,9 +639,8 @@ TEST_F(RegisterOutputs, RefusesAnOutputWhoseEntriesChangeTheirOrderWithItsPath) 
     StorePath scratch = addFloating("out", "r:sha256", '0');
     fs::create_directory(scratchOf());
     write(scratchOf() / std::string(scratch.hashPart()), "x");
-    for (char digit : std::string("0123456789abcdfghijklmnpqrsvwxyz")) {
-        write(scratchOf() / (std::string(1, digit) + std::string(31, '0') + "-"), "x");
-    }
+    // Before it comes no hash part but the one of zeros alone.
+    write(scratchOf() / (std::string(31, '0') + "1"), "x");
     EXPECT_NE(failure().find("whose order changes"), std::string::npos);
 }
 
@@ -936,6 +937,58 @@ TEST_F(RegisterOutputs, RefusesRepairsThatTheAddressOfAFloatingOutputDoesNotKnow
         EXPECT_NE(failure.message().find("Mach-O file 'program' of output 'out'"), std::string::npos);
     }
     EXPECT_EQ(namesIn(tmp_ / "store"), before);
+}
+
+FilePatches patchOf(const std::string &path, uint64_t offset, const std::string &bytes) {
+    return {path, {{Patch::Place::contents, offset, bytes}}, false};
+}
+
+/// With three bytes behind the path of which each repair of a test writes one.
+std::string threeBytesAfter(const StorePath &scratch) {
+    return std::string(scratch.hashPart()) + "abc";
+}
+
+TEST_F(RegisterOutputs, HashesNormalFormsAndWritesFinalForms) {
+    StorePath scratch = addFloating("out", "r:sha256", 'c');
+    write(scratchOf(), threeBytesAfter(scratch));
+    FakeRepair repair([](auto &&...) { return std::vector<FilePatches>{patchOf("", 33, "F")}; });
+    repair.forms.settled = {patchOf("", 32, "S")};
+    repair.forms.normal = {patchOf("", 33, "N")};
+    PathInfo info = run(repair).at("out");
+    StringSink nar;
+    dumpNarOfString(std::string(32, '\0') + "SNc", nar);
+    size_t self = nar.text.find("SNc") - 32;
+    Hash hash = hashString(HashAlgorithm::sha256,
+                           nar.text + "|" + std::to_string(self) + "|firn:content-addressed-macho:1");
+    EXPECT_EQ(info.path,
+              makeContentAddressedPath(store_.dir(), "thing", {ContentMethod::nar, hash}, {{}, true}));
+    EXPECT_EQ(info.contentAddress, std::nullopt);
+    EXPECT_EQ(read(store_.dir().print(info.path)), std::string(info.path.hashPart()) + "aFc");
+    EXPECT_EQ(store_.queryPathInfo(info.path).contentAddress, std::nullopt);
+}
+
+TEST_F(RegisterOutputs, HashesWhatIsSettledByNixsRuleWhereNothingHasANormalForm) {
+    StorePath scratch = addFloating("out", "r:sha256", 'c');
+    write(scratchOf(), threeBytesAfter(scratch));
+    FakeRepair repair([](auto &&...) { return std::vector<FilePatches>{patchOf("", 32, "S")}; });
+    repair.forms.settled = {patchOf("", 32, "S")};
+    PathInfo info = run(repair).at("out");
+    EXPECT_TRUE(info.contentAddress);
+    expectVerified(info);
+    EXPECT_EQ(read(store_.dir().print(info.path)), std::string(info.path.hashPart()) + "Sbc");
+}
+
+TEST_F(RegisterOutputs, RefusesARepairThatIsNotWhatWasSettled) {
+    StorePath scratch = addFloating("out", "r:sha256", 'c');
+    write(scratchOf(), threeBytesAfter(scratch));
+    FakeRepair repair([](auto &&...) { return std::vector<FilePatches>{patchOf("", 32, "X")}; });
+    repair.forms.settled = {patchOf("", 32, "S")};
+    try {
+        run(repair);
+        ADD_FAILURE() << "it did not fail";
+    } catch (const BuildFailure &failure) {
+        EXPECT_NE(failure.message().find("cannot stay valid"), std::string::npos);
+    }
 }
 
 TEST_F(RegisterOutputs, LooksAgainAtOutputsThatWereRewrittenAndAtNoOthers) {

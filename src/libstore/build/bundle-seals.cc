@@ -106,4 +106,21 @@ std::vector<BrokenSeal> brokenSeals(const OutputTree &tree, const std::vector<ui
     return broken;
 }
 
+std::vector<uint32_t> debugSymbolsOf(const OutputTree &tree, const std::set<std::string> &programs) {
+    auto holdsSymbols = [&](const OutputNode &file) {
+        const OutputNode &folder = tree.nodes[file.parent], &above = tree.nodes[folder.parent];
+        const OutputNode &contents = tree.nodes[above.parent], &bundle = tree.nodes[contents.parent];
+        return folder.name == "DWARF" && above.name == "Resources" && contents.name == "Contents" &&
+               bundle.name.ends_with(".dSYM");
+    };
+    std::vector<uint32_t> symbols;
+    for (uint32_t index = 0; index < tree.nodes.size(); ++index) {
+        const OutputNode &node = tree.nodes[index];
+        if (node.type == OutputNode::Type::regular && programs.contains(node.name) && holdsSymbols(node)) {
+            symbols.push_back(index);
+        }
+    }
+    return symbols;
+}
+
 } // namespace firn

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "libstore/build/output-tree.hh"
@@ -23,5 +25,9 @@ struct BrokenSeal {
 /// taken to be the file that bears its name, or the only one in Contents/MacOS; when it changes, its own seal
 /// holds (if its page hashes are right) and that of the bundle around it breaks.
 std::vector<BrokenSeal> brokenSeals(const OutputTree &tree, const std::vector<uint32_t> &changed);
+
+/// Files with the debug symbols (in a .dSYM) of programs with these names. A debugger finds them by the
+/// LC_UUID, which both have: when one gets another, they no longer belong together.
+std::vector<uint32_t> debugSymbolsOf(const OutputTree &tree, const std::set<std::string> &programs);
 
 } // namespace firn

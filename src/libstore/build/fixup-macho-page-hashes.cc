@@ -8,10 +8,12 @@
 #include <unistd.h>
 
 #include "libstore/build/bundle-seals.hh"
+#include "libstore/build/new-output.hh"
 #include "libstore/build/output-copy.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 #include "libutil/interrupt.hh"
+#include "libutil/positioned-io.hh"
 
 namespace firn {
 
@@ -111,6 +113,25 @@ class FileOpener : public OutputVisitor {
     const Changes &wanted_;
     const OnFile &onFile_;
 };
+
+Changes touchedContents(const OutputRewrite &output) {
+    Changes touched;
+    for (const NodePatches &change : output.changes) {
+        if (changesContents(change)) {
+            touched.emplace(change.node, &change);
+        }
+    }
+    return touched;
+}
+
+std::vector<Patch> asPatches(std::vector<BytePatch> bytes) {
+    std::vector<Patch> patches;
+    patches.reserve(bytes.size());
+    for (BytePatch &patch : bytes) {
+        patches.push_back({Patch::Place::contents, patch.offset, std::move(patch.bytes)});
+    }
+    return patches;
+}
 
 /// Opens the files of these changes, in the order of the archive.
 void visit(const OutputRewrite &output, const Changes &wanted, const OnFile &onFile) {
@@ -266,24 +287,31 @@ std::set<uint64_t> MachoPageHashFixup::staleSlots(const OutputRewrite &output, c
     return places;
 }
 
-std::vector<BytePatch> MachoPageHashFixup::fixOne(const OutputRewrite &output, const NodePatches &change,
-                                                  int file) {
+jail::Request MachoPageHashFixup::fixupRequest(const OutputRewrite &output, const NodePatches &change,
+                                               int file) const {
     jail::Request request;
     request.kind = jail::Kind::fixup;
     request.fileSize = sizeOf(file);
     request.patches = change.contents;
-    std::set<uint64_t> staleBefore;
     if (change.everywhere) {
         request.rules = rulesOf(output.rewrites);
+    }
+    return request;
+}
+
+std::vector<Patch> MachoPageHashFixup::fixOne(const OutputRewrite &output, const NodePatches &change,
+                                              int file) {
+    std::set<uint64_t> staleBefore;
+    if (change.everywhere) {
         staleBefore = staleSlots(output, change, file);
     }
-    jail::Answer answer = ask(output, change, request, file);
+    jail::Answer answer = ask(output, change, fixupRequest(output, change, file), file);
     judge(output, change, answer.fixup.findings);
     if (policy_ == MachoSignatures::warn) {
         return {};
     }
     remember(output, change, answer.fixup, std::move(staleBefore));
-    return std::move(answer.fixup.patches);
+    return asPatches(std::move(answer.fixup.patches));
 }
 
 /// For the log, and for the second look.
@@ -321,28 +349,22 @@ bool MachoPageHashFixup::madeRight(const std::string &outputName, const std::str
 }
 
 std::vector<FilePatches> MachoPageHashFixup::repair(const OutputRewrite &output) {
-    Changes touched;
-    for (const NodePatches &change : output.changes) {
-        if (change.everywhere || !change.contents.empty()) {
-            touched.emplace(change.node, &change);
-        }
-    }
     std::vector<FilePatches> repairs;
     repaired_.clear();
     repairedFor_.clear();
-    visit(output, touched, [&](const NodePatches &change, int file) {
+    visit(output, touchedContents(output), [&](const NodePatches &change, int file) {
         if (!canBeMacho(readHead(file))) {
             return;
         }
-        FilePatches fixed{output.tree.pathOf(change.node), {}, false};
-        for (BytePatch &patch : fixOne(output, change, file)) {
-            fixed.patches.push_back({Patch::Place::contents, patch.offset, std::move(patch.bytes)});
-        }
-        if (!fixed.patches.empty()) {
-            repairs.push_back(std::move(fixed));
+        const std::vector<Patch> *settled = settledOf(output, change.node);
+        std::vector<Patch> patches =
+            settled ? finalForm(output, change, *settled, file) : fixOne(output, change, file);
+        if (!patches.empty()) {
+            repairs.push_back({output.tree.pathOf(change.node), std::move(patches), false});
         }
     });
     logRepairs(output);
+    logForms(output);
     warnOfSeals(output);
     return repairs;
 }
@@ -388,7 +410,155 @@ void MachoPageHashFixup::warnOfSeals(const OutputRewrite &output) {
     }
 }
 
+// ---- forms
+
+const std::vector<Patch> *MachoPageHashFixup::settledOf(const OutputRewrite &output, uint32_t node) const {
+    auto files = formed_.find(output.outputName);
+    if (!output.finalForms || files == formed_.end()) {
+        return nullptr;
+    }
+    auto found = files->second.find(node);
+    return found == files->second.end() ? nullptr : &found->second.settled;
+}
+
+std::string_view MachoPageHashFixup::finalPart(const OutputRewrite &output) const {
+    return output.finalByScratch.at(request_.outputs.at(output.outputName).scratchPath).hashPart();
+}
+
+/// The slots over paths of other outputs, as they have to be before a form is made.
+std::vector<Patch> MachoPageHashFixup::settle(const OutputRewrite &output, const NodePatches &change,
+                                              std::string_view selfPart, int file) {
+    bool isOwn = std::all_of(change.contents.begin(), change.contents.end(),
+                             [&](const Patch &patch) { return patch.bytes == selfPart; });
+    if (isOwn && !change.everywhere) {
+        return {};
+    }
+    return asPatches(std::move(ask(output, change, fixupRequest(output, change, file), file).fixup.patches));
+}
+
+/// Of the file with all of `change`, and then `further`.
+jail::Form MachoPageHashFixup::askForForm(jail::Kind kind, const OutputRewrite &output,
+                                          const NodePatches &change, std::vector<Patch> further,
+                                          std::string_view selfPart, int file) {
+    jail::Request request = fixupRequest(output, change, file);
+    request.kind = kind;
+    request.selfPart = selfPart;
+    if (!change.everywhere) {
+        for (const Patch &patch : change.contents) {
+            if (patch.bytes == selfPart) {
+                request.selfReferences.push_back(patch.offset);
+            }
+        }
+    }
+    mergePatches(request.patches, std::move(further), request.fileSize, output.tree.pathOf(change.node));
+    return std::move(ask(output, change, request, file).form);
+}
+
+void MachoPageHashFixup::formOne(const OutputRewrite &output, const NodePatches &change,
+                                 std::string_view selfPart, int file, AddressForms &forms) {
+    std::string path = output.tree.pathOf(change.node);
+    std::vector<Patch> settled = settle(output, change, selfPart, file);
+    jail::Form form = askForForm(jail::Kind::normalForm, output, change, settled, selfPart, file);
+    if (!settled.empty()) {
+        forms.settled.push_back({path, settled, false});
+    }
+    if (!form.patches.empty()) {
+        constexpr size_t uuidSize = 16; // no digest is as short
+        bool hasUuid = std::any_of(form.patches.begin(), form.patches.end(),
+                                   [](const BytePatch &patch) { return patch.bytes.size() == uuidSize; });
+        formed_[output.outputName].insert_or_assign(change.node, FormedFile{std::move(settled), hasUuid});
+        forms.normal.push_back({path, asPatches(std::move(form.patches)), false});
+    } else if (!form.inside && form.selfReferences > 0) {
+        logger_.log(Verbosity::notice,
+                    fmt::format("{} holds its output's path, and is hashed for it as Nix does it: as a "
+                                "Mach-O file it has no normal form, because {}",
+                                describe(output, change.node),
+                                escapeForDisplay(form.reason, jail::maxReason)));
+    }
+}
+
+AddressForms MachoPageHashFixup::formsForAddress(const OutputRewrite &output, const StorePath &scratchPath) {
+    AddressForms forms;
+    // An address that is there already was made when the setting was another.
+    if (policy_ == MachoSignatures::warn && !output.finalForms) {
+        return forms;
+    }
+    formed_[output.outputName].clear();
+    visit(output, touchedContents(output), [&](const NodePatches &change, int file) {
+        if (canBeMacho(readHead(file))) {
+            formOne(output, change, scratchPath.hashPart(), file, forms);
+        }
+    });
+    return forms;
+}
+
+/// All that makes a file with a normal form final but its paths.
+std::vector<Patch> MachoPageHashFixup::finalForm(const OutputRewrite &output, const NodePatches &change,
+                                                 const std::vector<Patch> &settled, int file) {
+    // Whether that may be, and what there is to be said.
+    jail::Answer answer = ask(output, change, fixupRequest(output, change, file), file);
+    judge(output, change, answer.fixup.findings);
+    remember(output, change, answer.fixup, {});
+    jail::Form form = askForForm(jail::Kind::finalForm, output, change, settled, finalPart(output), file);
+    if (form.patches.empty()) {
+        fail(output, change, "its final form is not that of its normal form");
+    }
+    std::vector<Patch> patches = settled;
+    mergePatches(patches, asPatches(std::move(form.patches)), sizeOf(file), output.tree.pathOf(change.node));
+    return patches;
+}
+
+void MachoPageHashFixup::warnOfSymbols(const OutputRewrite &output, const Formed &formed) {
+    std::set<std::string> names;
+    for (const auto &[node, file] : formed) {
+        if (file.hasUuid) {
+            names.insert(output.tree.nodes[node].name);
+        }
+    }
+    for (uint32_t symbols : debugSymbolsOf(output.tree, names)) {
+        logger_.warn(
+            fmt::format("the debug symbols {} no longer belong to their program: the LC_UUID by which "
+                        "they are found is made from the contents where a file names its own output",
+                        describe(output, symbols)));
+    }
+}
+
+/// At a level that every client shows: what came out cannot be given to everybody.
+void MachoPageHashFixup::logForms(const OutputRewrite &output) {
+    auto found = formed_.find(output.outputName);
+    if (!output.finalForms || found == formed_.end()) {
+        return;
+    }
+    std::vector<uint32_t> files;
+    for (const auto &[node, file] : found->second) {
+        files.push_back(node);
+    }
+    warnOfSymbols(output, found->second);
+    logger_.log(Verbosity::notice,
+                fmt::format("the path of output '{}' is made from normal forms of {} that hold it ({}), by a "
+                            "rule of Firn's own: other stores take it only with a signature",
+                            output.outputName, plural(files.size(), "Mach-O file"),
+                            listSome(files, ", ", [&](uint32_t node) {
+                                return quoteForDisplay(output.tree.pathOf(node));
+                            })));
+}
+
 // ---- verify
+
+/// The final form of what is on disk is what is on disk.
+void MachoPageHashFixup::verifyFinalForm(const OutputRewrite &output, const NodePatches &change, int file) {
+    NodePatches asItIs{change.node, {}, {}, {}, false};
+    jail::Form form = askForForm(jail::Kind::finalForm, output, asItIs, {}, finalPart(output), file);
+    bool isFinal = !form.patches.empty();
+    for (const BytePatch &patch : form.patches) {
+        std::string there(patch.bytes.size(), '\0');
+        readFullAt(file, patch.offset, there.data(), there.size());
+        isFinal = isFinal && there == patch.bytes;
+    }
+    if (!isFinal) {
+        fail(output, change, "after it was written, it is not in its final form");
+    }
+}
 
 void MachoPageHashFixup::verifyOne(const OutputRewrite &output, const NodePatches &change,
                                    const Expectation &expected, int file) {
@@ -417,7 +587,11 @@ void MachoPageHashFixup::verify(const OutputRewrite &output) {
         }
     }
     visit(output, wanted, [&](const NodePatches &change, int file) {
-        verifyOne(output, change, expectations.at(change.node), file);
+        if (settledOf(output, change.node)) {
+            verifyFinalForm(output, change, file);
+        } else {
+            verifyOne(output, change, expectations.at(change.node), file);
+        }
     });
 }
 

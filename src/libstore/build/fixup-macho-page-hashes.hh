@@ -20,12 +20,18 @@ class MachoPageHashFixup : public OutputRepair {
     MachoPageHashFixup(const LocalStore &store, Logger &logger, const RegistrationRequest &request,
                        MachoSignatures policy, MachoJail &jail);
 
+    /// Says in the log which files are hashed by Nix's own rule though they hold the output's path, and why.
+    /// Nothing where signatures are not to be touched (macho-signatures = warn). Throws BuildFailure where
+    /// the jail does not answer.
+    AddressForms formsForAddress(const OutputRewrite &output, const StorePath &scratchPath) override;
+
     /// Throws BuildFailure where a signature that was right cannot be made right again, or may not
     /// (macho-signatures), or where the jail does not answer: with file, reason and remedy. Says in the log
     /// what is repaired, and warns of what was wrong before or is left wrong.
     std::vector<FilePatches> repair(const OutputRewrite &output) override;
 
-    /// Has the jail look at the new files. Throws BuildFailure where a slot that was to be repaired is wrong.
+    /// Has the jail look at the new files. Throws BuildFailure where a slot that was to be repaired is wrong,
+    /// or where a file is not in its final form.
     void verify(const OutputRewrite &output) override;
 
     /// Whether the file came with wrong page hashes that are right now.
@@ -48,8 +54,30 @@ class MachoPageHashFixup : public OutputRepair {
         std::map<std::string, uint64_t> slots; ///< by architecture
     };
 
+    /// A file with a normal form.
+    struct FormedFile {
+        std::vector<Patch> settled; ///< what others' paths have changed in its signatures
+        bool hasUuid = false;
+    };
+    using Formed = std::map<uint32_t, FormedFile>; ///< by number of the node
+
+    void formOne(const OutputRewrite &output, const NodePatches &change, std::string_view selfPart, int file,
+                 AddressForms &forms);
+    std::vector<Patch> settle(const OutputRewrite &output, const NodePatches &change,
+                              std::string_view selfPart, int file);
+    jail::Form askForForm(jail::Kind kind, const OutputRewrite &output, const NodePatches &change,
+                          std::vector<Patch> further, std::string_view selfPart, int file);
+    std::vector<Patch> finalForm(const OutputRewrite &output, const NodePatches &change,
+                                 const std::vector<Patch> &settled, int file);
+    void verifyFinalForm(const OutputRewrite &output, const NodePatches &change, int file);
+    const std::vector<Patch> *settledOf(const OutputRewrite &output, uint32_t node) const;
+    std::string_view finalPart(const OutputRewrite &output) const;
+    void logForms(const OutputRewrite &output);
+    void warnOfSymbols(const OutputRewrite &output, const Formed &formed);
+    jail::Request fixupRequest(const OutputRewrite &output, const NodePatches &change, int file) const;
+
     std::set<uint64_t> staleSlots(const OutputRewrite &output, const NodePatches &change, int file);
-    std::vector<BytePatch> fixOne(const OutputRewrite &output, const NodePatches &change, int file);
+    std::vector<Patch> fixOne(const OutputRewrite &output, const NodePatches &change, int file);
     void remember(const OutputRewrite &output, const NodePatches &change, const PageHashFixup &fixup,
                   std::set<uint64_t> staleBefore);
     void verifyOne(const OutputRewrite &output, const NodePatches &change, const Expectation &expected,
@@ -74,6 +102,7 @@ class MachoPageHashFixup : public OutputRepair {
     MachoSignatures policy_;
     MachoJail &jail_;
     std::map<std::string, Expectations> expectations_;        ///< by output name
+    std::map<std::string, Formed> formed_;                    ///< by output name
     std::set<std::pair<std::string, std::string>> madeRight_; ///< output name and path
     std::vector<Repaired> repaired_;                          ///< in the output at hand
     StorePathSet repairedFor_;                                ///< paths that were rewritten in these

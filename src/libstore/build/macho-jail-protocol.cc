@@ -9,7 +9,7 @@ namespace firn::jail {
 
 namespace {
 
-constexpr uint32_t magic = 0x326a6d66; // "fmj2"
+constexpr uint32_t magic = 0x336a6d66; // "fmj3"
 constexpr size_t hashPartLength = 32;
 
 class Encoder {
@@ -137,14 +137,19 @@ MachoFinding decodeFinding(Decoder &in, uint64_t fileSize) {
     return finding;
 }
 
-void decodePatches(Decoder &in, uint64_t fileSize, std::vector<BytePatch> &patches) {
-    size_t count = in.count(sizeof(uint64_t) + sizeof(uint32_t) + minSlotSize);
+bool isSlotSize(size_t size) {
+    return size >= minSlotSize && size <= maxSlotSize;
+}
+
+void decodePatches(Decoder &in, uint64_t fileSize, std::vector<BytePatch> &patches, bool (*isSize)(size_t)) {
+    constexpr size_t smallest = 16;
+    size_t count = in.count(sizeof(uint64_t) + sizeof(uint32_t) + smallest);
     Place place(fileSize);
     patches.reserve(count);
     for (size_t i = 0; i < count && !in.failed(); ++i) {
         auto offset = in.number<uint64_t>();
         auto size = in.number<uint32_t>();
-        in.require(size >= minSlotSize && size <= maxSlotSize && place.take(offset, size));
+        in.require(isSize(size) && place.take(offset, size));
         patches.push_back({offset, std::string(in.raw(in.failed() ? 0 : size))});
     }
 }
@@ -185,6 +190,58 @@ MachoComparison decodeComparison(Decoder &in) {
     comparison.secondStale = truth();
     in.require(comparison.isMacho || (difference == 0 && !comparison.firstStale && !comparison.secondStale));
     return comparison;
+}
+
+void encodePatches(Encoder &out, const std::vector<BytePatch> &patches) {
+    out.number(static_cast<uint32_t>(patches.size()));
+    for (const BytePatch &patch : patches) {
+        out.number(patch.offset);
+        out.number(static_cast<uint32_t>(patch.bytes.size()));
+        out.raw(patch.bytes);
+    }
+}
+
+void encodeForm(Encoder &out, const Form &form) {
+    out.number(static_cast<uint8_t>(form.inside));
+    out.text(form.reason, maxReason);
+    out.number(form.selfReferences);
+    encodePatches(out, form.patches);
+}
+
+/// A UUID, or a digest of one of the kinds that may be inside.
+bool isSizeInForm(size_t size) {
+    return size == 16 || size == 20 || size == 32 || size == 48;
+}
+
+Form decodeForm(Decoder &in, uint64_t fileSize) {
+    Form form;
+    auto inside = in.number<uint8_t>();
+    form.inside = inside == 1;
+    form.reason = in.text(maxReason);
+    form.selfReferences = in.number<uint64_t>();
+    decodePatches(in, fileSize, form.patches, isSizeInForm);
+    in.require(inside <= 1 && form.selfReferences <= fileSize / selfReferenceSize);
+    in.require(form.inside ? form.reason.empty() && form.selfReferences > 0 : form.patches.empty());
+    return form;
+}
+
+bool isForm(Kind kind) {
+    return kind == Kind::normalForm || kind == Kind::finalForm;
+}
+
+/// What only the forms have.
+void decodeSelf(Decoder &in, Request &request) {
+    auto partSize = in.number<uint8_t>();
+    in.require(partSize == (isForm(request.kind) ? selfReferenceSize : 0));
+    request.selfPart = in.raw(in.failed() ? 0 : partSize);
+    Place place(request.fileSize);
+    size_t count = in.count(sizeof(uint64_t));
+    in.require(count == 0 || isForm(request.kind));
+    for (size_t left = count; left > 0 && !in.failed(); --left) {
+        auto offset = in.number<uint64_t>();
+        in.require(place.take(offset, selfReferenceSize));
+        request.selfReferences.push_back(offset);
+    }
 }
 
 std::string withHeader(uint32_t word, const std::string &body) {
@@ -235,6 +292,12 @@ std::string encodeRequest(const Request &request) {
         out.number(range.offset);
         out.number(range.size);
     }
+    out.number(static_cast<uint8_t>(request.selfPart.size()));
+    out.raw(request.selfPart);
+    out.number(static_cast<uint32_t>(request.selfReferences.size()));
+    for (uint64_t offset : request.selfReferences) {
+        out.number(offset);
+    }
     return withHeader(static_cast<uint32_t>(request.kind), out.take());
 }
 
@@ -261,6 +324,7 @@ std::optional<Request> decodeRequest(Kind kind, std::string_view body) {
         in.require(looked.take(offset, size));
         request.ranges.push_back({offset, size});
     }
+    decodeSelf(in, request);
     return in.complete() ? std::optional(std::move(request)) : std::nullopt;
 }
 
@@ -269,12 +333,7 @@ std::string encodeAnswer(const Answer &answer) {
         throw Error(ErrorKind::badInput, "there are more findings than {}", maxFindings);
     }
     Encoder out;
-    out.number(static_cast<uint32_t>(answer.fixup.patches.size()));
-    for (const BytePatch &patch : answer.fixup.patches) {
-        out.number(patch.offset);
-        out.number(static_cast<uint32_t>(patch.bytes.size()));
-        out.raw(patch.bytes);
-    }
+    encodePatches(out, answer.fixup.patches);
     out.number(static_cast<uint32_t>(answer.fixup.findings.size()));
     for (const MachoFinding &finding : answer.fixup.findings) {
         encodeFinding(out, finding);
@@ -286,6 +345,7 @@ std::string encodeAnswer(const Answer &answer) {
         out.number(static_cast<uint32_t>(slot.range.size));
     }
     encodeComparison(out, answer.comparison);
+    encodeForm(out, answer.form);
     return withHeader(static_cast<uint32_t>(Outcome::done), out.take());
 }
 
@@ -293,13 +353,14 @@ std::optional<Answer> decodeAnswer(std::string_view body, uint64_t fileSize) {
     constexpr size_t smallestFinding = 33;
     Decoder in(body);
     Answer answer;
-    decodePatches(in, fileSize, answer.fixup.patches);
+    decodePatches(in, fileSize, answer.fixup.patches, isSlotSize);
     size_t findings = in.count(smallestFinding, maxFindings);
     for (size_t i = 0; i < findings && !in.failed(); ++i) {
         answer.fixup.findings.push_back(decodeFinding(in, fileSize));
     }
     decodeStale(in, fileSize, answer.stale);
     answer.comparison = decodeComparison(in);
+    answer.form = decodeForm(in, fileSize);
     return in.complete() ? std::optional(std::move(answer)) : std::nullopt;
 }
 

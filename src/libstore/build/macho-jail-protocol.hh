@@ -27,6 +27,10 @@ enum class Kind : uint32_t {
     fixup = 1,   ///< which patches make the signatures right again?
     verify = 2,  ///< which slots are wrong in the file as it is?
     compare = 3, ///< what sets the file and a second one apart?
+    /// Which UUIDs and slots make the normal form, or the final form, of the file with its rewrites? See
+    /// doc/content-addressed-macho.md.
+    normalForm = 4,
+    finalForm = 5,
 };
 
 enum class Outcome : uint32_t {
@@ -49,12 +53,17 @@ struct Request {
     Kind kind = Kind::fixup;
     uint64_t fileSize = 0;
     uint64_t secondSize = 0; ///< compare: of the second file
-    /// fixup: what the rewrite changes, ascending and not overlapping.
+    /// fixup, forms: what the rewrite changes, ascending and not overlapping.
     std::vector<Patch> patches;
-    /// fixup: not empty if every occurrence changes (before `patches` do).
+    /// fixup, forms: not empty if every occurrence changes (before `patches` do).
     std::vector<RewriteRule> rules;
     /// verify: slots over bytes in these are looked at.
     std::vector<ByteRange> ranges;
+    /// Forms, else empty: what a self-reference reads once all that is done; in the final form, too.
+    std::string selfPart;
+    /// Forms, else empty: offsets of the self-references, ascending and not overlapping; none: they are to be
+    /// looked for.
+    std::vector<uint64_t> selfReferences;
 };
 
 /// A slot that does not hold the digest of its bytes.
@@ -64,13 +73,23 @@ struct StaleSlot {
     bool operator==(const StaleSlot &) const = default;
 };
 
+/// What makes one form of a file, but for the self-references.
+struct Form {
+    bool inside = false;            ///< of the specification
+    std::string reason;             ///< why it is not; empty if it is
+    uint64_t selfReferences = 0;    ///< how many there are
+    std::vector<BytePatch> patches; ///< UUIDs and slots
+};
+
 struct Answer {
     PageHashFixup fixup;
     std::vector<StaleSlot> stale; ///< ascending by place
     MachoComparison comparison;
+    Form form;
 };
 
 constexpr size_t minSlotSize = 20, maxSlotSize = 64; ///< bytes of the shortest and of the longest digest
+constexpr uint64_t selfReferenceSize = 32;           ///< bytes of a hash part
 constexpr size_t maxFindings = 64 * 1024;            ///< a fat file's slices and their directories
 constexpr size_t maxArchitecture = 64;               ///< bytes
 constexpr size_t maxReason = 512;                    ///< bytes
@@ -90,8 +109,9 @@ std::optional<Request> decodeRequest(Kind kind, std::string_view body);
 /// Texts that are too long are cut. Throws badInput for more than `maxFindings` findings.
 std::string encodeAnswer(const Answer &answer);
 /// The daemon's view: nullopt unless every patch and slot lies within a file of this size, ascending and not
-/// overlapping, of the size of a digest, every count and length is within its bound, texts are plain
-/// ASCII, and no byte is left. For each answer there is one encoding.
+/// overlapping, of the size of a digest (of a UUID or a digest that the specification knows, in a form),
+/// every count and length is within its bound, texts are plain ASCII, and no byte is left. For each answer
+/// there is one encoding.
 std::optional<Answer> decodeAnswer(std::string_view body, uint64_t fileSize);
 
 } // namespace firn::jail

@@ -95,17 +95,36 @@ std::string describeEnd(int status) {
                 : fmt::format("ended with exit code {}", WEXITSTATUS(status));
 }
 
+/// Self-references are not the jail's to write.
+bool keepsOff(const std::vector<BytePatch> &patches, const std::vector<uint64_t> &selfReferences) {
+    auto reference = selfReferences.begin();
+    for (const BytePatch &patch : patches) {
+        while (reference != selfReferences.end() && *reference + jail::selfReferenceSize <= patch.offset) {
+            ++reference;
+        }
+        if (reference != selfReferences.end() && *reference < patch.offset + patch.bytes.size()) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /// An answer to another question is none to this one.
-bool fits(const jail::Answer &answer, jail::Kind kind) {
+bool fits(const jail::Answer &answer, const jail::Request &request) {
     bool noFixup = answer.fixup.patches.empty() && answer.fixup.findings.empty();
+    bool noStale = answer.stale.empty();
     bool noComparison = !answer.comparison.isMacho;
-    switch (kind) {
+    bool noForm = !answer.form.inside && answer.form.reason.empty() && answer.form.selfReferences == 0;
+    switch (request.kind) {
     case jail::Kind::fixup:
-        return answer.stale.empty() && noComparison;
+        return noStale && noComparison && noForm;
     case jail::Kind::verify:
-        return noFixup && noComparison;
+        return noFixup && noComparison && noForm;
     case jail::Kind::compare:
-        return noFixup && answer.stale.empty();
+        return noFixup && noStale && noForm;
+    case jail::Kind::normalForm:
+    case jail::Kind::finalForm:
+        return noFixup && noStale && noComparison && keepsOff(answer.form.patches, request.selfReferences);
     }
     return false;
 }
@@ -245,7 +264,7 @@ jail::Answer MachoJail::exchange(const jail::Request &request, const std::vector
         refuse();
     }
     std::optional<jail::Answer> answer = jail::decodeAnswer(receive(header->bodySize), request.fileSize);
-    if (!answer || !fits(*answer, request.kind)) {
+    if (!answer || !fits(*answer, request)) {
         refuse();
     }
     return std::move(*answer);

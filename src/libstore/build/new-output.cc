@@ -31,6 +31,31 @@ ScanTargets scanTargets(const RegistrationContext &context) {
     return targets;
 }
 
+bool changesContents(const NodePatches &change) {
+    return change.everywhere || !change.contents.empty();
+}
+
+void mergeRepairs(const NewOutput &output, std::vector<NodePatches> &changes,
+                  std::vector<FilePatches> repairs) {
+    std::map<std::string, NodePatches *> byPath;
+    for (NodePatches &change : changes) {
+        if (changesContents(change)) {
+            byPath.emplace(output.tree.pathOf(change.node), &change);
+        }
+    }
+    for (FilePatches &file : repairs) {
+        auto found = byPath.find(file.path);
+        if (found == byPath.end()) {
+            throw Error(ErrorKind::refused,
+                        "the repair of output '{}' wants to patch '{}', which no rewrite touches",
+                        output.name, escapeForDisplay(file.path));
+        }
+        NodePatches &change = *found->second;
+        mergePatches(change.contents, std::move(file.patches), output.tree.nodes[change.node].size,
+                     file.path);
+    }
+}
+
 std::optional<ContentAddressMethod> floatingMethod(const NewOutput &output) {
     if (const auto *floating = std::get_if<FloatingOutput>(output.specification)) {
         return floating->method;

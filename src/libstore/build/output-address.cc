@@ -26,11 +26,14 @@ void requireSupported(const ContentAddressMethod &method) {
 }
 
 /// `content` must outlive it.
-HashModulo hashModuloSelf(const FloatingContent &content, const ContentAddressMethod &method) {
-    return {method.algorithm, content.selfPart, [&content, plain = isPlainFile(method.method)](Sink &sink) {
+HashModulo hashModuloSelf(const FloatingContent &content, const ContentAddressMethod &method,
+                          std::string_view mark = {}) {
+    return {method.algorithm, content.selfPart,
+            [&content, plain = isPlainFile(method.method)](Sink &sink) {
                 auto write = plain ? writePatchedFile : writePatchedNar;
                 write(content.dir, content.tree, content.changes, content.rewrites, sink);
-            }};
+            },
+            mark};
 }
 
 } // namespace
@@ -53,6 +56,10 @@ Hash hashFloatingContentByOlderRule(const FloatingContent &content, const Conten
     requireSupported(method);
     return content.changes.empty() ? hashAsScanned(content.scan, method)
                                    : hashModuloSelf(content, method).zerosThenOffsets();
+}
+
+Hash hashNormalForm(const FloatingContent &content, const ContentAddressMethod &method) {
+    return hashModuloSelf(content, method, normalFormMark).zerosThenOffsets();
 }
 
 } // namespace firn

@@ -19,7 +19,7 @@ struct FloatingContent {
     int dir; ///< holds the tree's root
     const OutputTree &tree;
     const ScanResult &scan;
-    /// The paths of other outputs; what stands for its own path stays as it is.
+    /// The paths of other outputs, and what follows from them; what stands for its own path stays as it is.
     const std::vector<NodePatches> &changes;
     const Rewrites &rewrites;
     std::string selfPart; ///< hash part of its scratch path
@@ -31,6 +31,13 @@ Hash hashFloatingContent(const FloatingContent &content, const ContentAddressMet
 
 /// By the rule of Nix 2.8 (see HashModulo), reading it twice more.
 Hash hashFloatingContentByOlderRule(const FloatingContent &content, const ContentAddressMethod &method);
+
+/// By the rule for `changes` that make the normal forms of Mach-O files, reading it twice more.
+Hash hashNormalForm(const FloatingContent &content, const ContentAddressMethod &method);
+
+/// Behind the offsets in an address that was made from normal forms of Mach-O files: see
+/// doc/content-addressed-macho.md.
+inline constexpr std::string_view normalFormMark = "|firn:content-addressed-macho:1";
 
 /// What has to be hashed while scanning, for an output with an address of this kind.
 void askForContentHash(ScanOptions &options, const ContentAddressMethod &method);

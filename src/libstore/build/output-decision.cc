@@ -1,5 +1,7 @@
 #include "libstore/build/output-decision.hh"
 
+#include <algorithm>
+
 #include "libstore/build/output-address.hh"
 #include "libstore/build/patched-nar.hh"
 
@@ -68,40 +70,129 @@ StorePath addressedPath(const RegistrationContext &context, const NewOutput &out
     }
 }
 
-/// The path of a floating output. What an earlier build recorded by the older rule is as good as by the newer
-/// one.
-void decideAddress(const RegistrationContext &context, const ScanTargets &targets, const NewOutput &output,
-                   const ContentAddressMethod &method, Decision &decision) {
+/// One floating output while its path is looked for.
+class AddressSearch {
+  public:
+    AddressSearch(const RegistrationContext &context, const ScanTargets &targets, const Decision &decision,
+                  const NewOutput &output, const ContentAddressMethod &method)
+        : context_(context),
+          targets_(targets),
+          decision_(decision),
+          output_(output),
+          method_(method),
+          finalByScratch_(decision.finalByScratch) {
+        finalByScratch_.erase(output.scratch->scratchPath);
+        rewrites_ = rewritesFor(targets, finalByScratch_);
+        changes_ = changesFor(output.scan, rewrites_);
+    }
+
+    struct Found {
+        ContentAddress address;
+        StorePath path;
+        bool byNormalForm = false;
+    };
+
+    /// `isKnown`: it has an address that follows from normal forms already.
+    AddressForms formsFrom(OutputRepair &repair, bool isKnown) const {
+        const StorePath &scratch = output_.scratch->scratchPath;
+        // Contents that are hashed by themselves have no references, and no path of their own in them.
+        if (changes_.empty() || method_.method != ContentMethod::nar) {
+            return {};
+        }
+        return repair.formsForAddress({output_.name, context_.request.scratchDir, output_.tree, changes_,
+                                       rewrites_, finalByScratch_, isKnown},
+                                      scratch);
+    }
+
+    /// What an earlier build recorded by another rule is as good as what the first one gives.
+    Found find(const AddressForms &forms) {
+        references_ = referencesForAddress(context_, targets_, decision_, output_);
+        mergeRepairs(output_, changes_, forms.settled);
+        std::vector<Found> found;
+        if (!forms.normal.empty()) {
+            std::vector<NodePatches> changes = changes_;
+            mergeRepairs(output_, changes, forms.normal);
+            found.push_back(at(hashNormalForm(with(changes), method_)));
+            found.front().byNormalForm = true;
+        }
+        if (found.empty() || !isRecorded(found.front())) {
+            addByOtherRules(found);
+        }
+        auto recorded = std::find_if(found.begin(), found.end(), [&](auto &one) { return isRecorded(one); });
+        return recorded == found.end() ? found.front() : *recorded;
+    }
+
+    const std::vector<NodePatches> &changes() const { return changes_; }
+
+  private:
+    void addByOtherRules(std::vector<Found> &found) const {
+        if (found.empty() || output_.scratch->recordedPath) {
+            found.push_back(at(hashFloatingContent(with(changes_), method_)));
+            if (output_.scratch->recordedPath && !isRecorded(found.back())) {
+                found.push_back(at(hashFloatingContentByOlderRule(with(changes_), method_)));
+            }
+        }
+    }
+
+    bool isRecorded(const Found &found) const { return found.path == output_.scratch->recordedPath; }
+
+    FloatingContent with(const std::vector<NodePatches> &changes) const {
+        return {context_.request.scratchDir,
+                output_.tree,
+                output_.scan,
+                changes,
+                rewrites_,
+                std::string(output_.scratch->scratchPath.hashPart())};
+    }
+
+    Found at(const Hash &hash) const {
+        ContentAddress address{method_.method, hash};
+        return {address, addressedPath(context_, output_, address, references_)};
+    }
+
+    const RegistrationContext &context_;
+    const ScanTargets &targets_;
+    const Decision &decision_;
+    const NewOutput &output_;
+    ContentAddressMethod method_;
+    std::map<StorePath, StorePath> finalByScratch_; ///< of the others
+    Rewrites rewrites_;
+    std::vector<NodePatches> changes_; ///< its own path stays as it is
+    References references_;
+};
+
+/// The path of a floating output.
+void decideAddress(const RegistrationContext &context, const ScanTargets &targets, OutputRepair &repair,
+                   const NewOutput &output, const ContentAddressMethod &method, Decision &decision) {
     if (method.method == ContentMethod::flat || method.method == ContentMethod::text) {
         requirePlainFile(context, output, method.method);
     }
-    Rewrites rewrites = rewritesFor(targets, decision.finalByScratch);
-    std::vector<NodePatches> changes = changesFor(output.scan, rewrites);
-    FloatingContent content{context.request.scratchDir,
-                            output.tree,
-                            output.scan,
-                            changes,
-                            rewrites,
-                            std::string(output.scratch->scratchPath.hashPart())};
-    References references = referencesForAddress(context, targets, decision, output);
-    ContentAddress address{method.method, hashFloatingContent(content, method)};
-    StorePath path = addressedPath(context, output, address, references);
-    if (output.scratch->recordedPath && path != *output.scratch->recordedPath) {
-        ContentAddress older{method.method, hashFloatingContentByOlderRule(content, method)};
-        if (addressedPath(context, output, older, references) == *output.scratch->recordedPath) {
-            address = older;
-            path = *output.scratch->recordedPath;
-        }
+    AddressSearch search(context, targets, decision, output, method);
+    AddressForms forms = search.formsFrom(repair, false);
+    AddressSearch::Found found = search.find(forms);
+    if (!found.byNormalForm) {
+        forms.normal.clear();
     }
-    learn(decision, output.name, *output.scratch, path);
-    decision.addresses.emplace(output.name, address);
-    context.store.addTempRoot(path);
+    learn(decision, output.name, *output.scratch, found.path);
+    decision.addresses.emplace(output.name, found.address);
+    decision.forms.emplace(output.name, std::move(forms));
+    context.store.addTempRoot(found.path);
     Rewrites final = rewritesFor(targets, decision.finalByScratch);
-    if (!sameEntryOrder(output.tree, changes, changesFor(output.scan, final))) {
+    if (!sameEntryOrder(output.tree, search.changes(), changesFor(output.scan, final))) {
         rejectOutput(
             fmt::format("output '{}' of '{}' has its own path in the names of files, whose order changes "
                         "with it: such an output cannot have a content address",
                         output.name, context.drv));
+    }
+}
+
+/// What is compared with an output that has an address of our own has to be in the final forms, too.
+void prepareCheck(const RegistrationContext &context, const ScanTargets &targets, OutputRepair &repair,
+                  const NewOutput &output, const ContentAddressMethod &method, Decision &decision) {
+    auto valid = context.store.tryQueryPathInfo(*output.scratch->finalPath);
+    if (valid && !valid->contentAddress) {
+        AddressSearch search(context, targets, decision, output, method);
+        decision.forms.emplace(output.name, search.formsFrom(repair, true));
     }
 }
 
@@ -118,7 +209,8 @@ StorePathSet finalReferences(const ScanTargets &targets, const Decision &decisio
     return references;
 }
 
-Decision decideOutputs(const RegistrationContext &context, const ScanTargets &targets, NewOutputs &outputs) {
+Decision decideOutputs(const RegistrationContext &context, const ScanTargets &targets, OutputRepair &repair,
+                       NewOutputs &outputs) {
     Decision decision;
     for (const auto &[name, output] : context.request.outputs) {
         if (output.finalPath) {
@@ -127,15 +219,16 @@ Decision decideOutputs(const RegistrationContext &context, const ScanTargets &ta
     }
     // Each comes after those it refers to.
     for (const NewOutput &output : outputs) {
-        if (output.scratch->finalPath) {
-            continue;
-        }
         std::optional<ContentAddressMethod> method = floatingMethod(output);
-        if (!method) {
+        if (!output.scratch->finalPath && !method) {
             throw Error(ErrorKind::bug, "the path of output '{}' of '{}' is not known", output.name,
                         context.drv);
         }
-        decideAddress(context, targets, output, *method, decision);
+        if (!output.scratch->finalPath) {
+            decideAddress(context, targets, repair, output, *method, decision);
+        } else if (method) {
+            prepareCheck(context, targets, repair, output, *method, decision);
+        }
     }
     decision.rewrites = rewritesFor(targets, decision.finalByScratch);
     for (NewOutput &output : outputs) {

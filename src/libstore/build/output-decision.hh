@@ -11,11 +11,19 @@ struct Decision {
     std::map<std::string, ContentAddress> addresses; ///< of floating outputs, by output name
     std::map<StorePath, StorePath> finalByScratch;
     Rewrites rewrites;
+    std::map<std::string, AddressForms> forms; ///< of floating outputs, as far as they were asked for
+
+    /// Whether an output's address is by the rule of doc/content-addressed-macho.md.
+    bool hasOwnAddress(const std::string &outputName) const {
+        auto found = forms.find(outputName);
+        return found != forms.end() && !found->second.normal.empty();
+    }
 };
 
 /// From here on it is known which bytes will be in the store: fills in the outputs' changes. Each output
 /// comes after those it refers to. Final paths that are computed become temporary roots.
-Decision decideOutputs(const RegistrationContext &context, const ScanTargets &targets, NewOutputs &outputs);
+Decision decideOutputs(const RegistrationContext &context, const ScanTargets &targets, OutputRepair &repair,
+                       NewOutputs &outputs);
 
 /// What an output that was scanned like this will refer to.
 StorePathSet finalReferences(const ScanTargets &targets, const Decision &decision, const ScanResult &scan);

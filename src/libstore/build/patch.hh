@@ -14,6 +14,7 @@ struct Patch {
     std::string bytes;   ///< replace as many bytes from there
 
     uint64_t end() const { return offset + bytes.size(); }
+    bool operator==(const Patch &) const = default;
 };
 
 /// All patches of one file-system object, ascending by place and offset, not overlapping.

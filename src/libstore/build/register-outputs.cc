@@ -113,49 +113,49 @@ void scan(const Context &context, const ScanTargets &targets, NewOutputs &output
 
 // ---- repair
 
-bool changesContents(const NodePatches &change) {
-    return change.everywhere || !change.contents.empty();
-}
-
 OutputRewrite rewriteOf(const Context &context, const Decision &decision, const NewOutput &output) {
-    return {output.name,    context.request.scratchDir, output.tree,
-            output.changes, decision.rewrites,          decision.finalByScratch};
+    return {output.name,
+            context.request.scratchDir,
+            output.tree,
+            output.changes,
+            decision.rewrites,
+            decision.finalByScratch,
+            decision.hasOwnAddress(output.name)};
 }
 
-void mergeRepairs(NewOutput &output, std::vector<FilePatches> repairs) {
-    std::map<std::string, NodePatches *> byPath;
-    for (NodePatches &change : output.changes) {
-        if (changesContents(change)) {
-            byPath.emplace(output.tree.pathOf(change.node), &change);
-        }
-    }
-    for (FilePatches &file : repairs) {
-        auto found = byPath.find(file.path);
-        if (found == byPath.end()) {
-            throw Error(ErrorKind::refused,
-                        "the repair of output '{}' wants to patch '{}', which no rewrite touches",
-                        output.name, escapeForDisplay(file.path));
-        }
-        NodePatches &change = *found->second;
-        mergePatches(change.contents, std::move(file.patches), output.tree.nodes[change.node].size,
-                     file.path);
-    }
+const FilePatches *patchesOf(const std::vector<FilePatches> &files, const std::string &path) {
+    auto found =
+        std::find_if(files.begin(), files.end(), [&](const FilePatches &file) { return file.path == path; });
+    return found == files.end() ? nullptr : &*found;
 }
 
-/// The address was computed from the page hashes as they are: nobody could verify it with others.
-void requireNoRepairs(const Context &context, const Decision &decision, const NewOutput &output,
-                      const std::vector<FilePatches> &repairs) {
-    if (!decision.addresses.contains(output.name) || repairs.empty()) {
+/// Whether the address was computed with this in mind.
+bool fitsAddress(const AddressForms &forms, const FilePatches &repair) {
+    if (patchesOf(forms.normal, repair.path) != nullptr) {
+        return true;
+    }
+    const FilePatches *settled = patchesOf(forms.settled, repair.path);
+    return settled != nullptr && settled->patches == repair.patches;
+}
+
+/// Where the address was computed from the page hashes as they are, nobody could verify it with others.
+void requireAddressStays(const Context &context, const Decision &decision, const NewOutput &output,
+                         const std::vector<FilePatches> &repairs) {
+    auto found = decision.forms.find(output.name);
+    if (!decision.addresses.contains(output.name) || found == decision.forms.end()) {
         return;
     }
-    std::string file = repairs.front().path.empty() ? "" : quoteForDisplay(repairs.front().path) + " of ";
-    rejectOutput(
-        fmt::format("the code signature of the Mach-O file {}output '{}' of '{}' cannot stay valid: it is "
-                    "over store paths that are rewritten, and the output's own path is computed from its "
-                    "content, page hashes among it, which is not supported yet. Sign what does not name "
-                    "its own output or another of the same build, or set 'macho-signatures = warn' to have "
-                    "it registered with a wrong signature",
-                    file, output.name, context.drv));
+    for (const FilePatches &repair : repairs) {
+        if (fitsAddress(found->second, repair)) {
+            continue;
+        }
+        rejectOutput(fmt::format(
+            "the code signature of the Mach-O file {}output '{}' of '{}' cannot stay valid: it is over the "
+            "output's own path, which is computed from its content, page hashes among it, and the file is "
+            "not of the kinds for which that can be done (the log says why). Sign what does not name its own "
+            "output, or set 'macho-signatures = warn' to have it registered with a wrong signature",
+            repair.path.empty() ? "" : quoteForDisplay(repair.path) + " of ", output.name, context.drv));
+    }
 }
 
 void fixupMachoPageHashes(const Context &context, const Decision &decision, OutputRepair &repair,
@@ -163,8 +163,8 @@ void fixupMachoPageHashes(const Context &context, const Decision &decision, Outp
     for (NewOutput &output : outputs) {
         if (!output.changes.empty()) {
             std::vector<FilePatches> repairs = repair.repair(rewriteOf(context, decision, output));
-            requireNoRepairs(context, decision, output, repairs);
-            mergeRepairs(output, std::move(repairs));
+            requireAddressStays(context, decision, output, repairs);
+            mergeRepairs(output, output.changes, std::move(repairs));
         }
     }
 }
@@ -243,7 +243,10 @@ PathInfo describe(const Context &context, const ScanTargets &targets, const Deci
     if (const auto *fixed = std::get_if<FixedOutput>(output.specification)) {
         info.contentAddress = fixed->address;
     } else if (auto found = decision.addresses.find(output.name); found != decision.addresses.end()) {
-        info.contentAddress = found->second;
+        // By every other Nix's rules it would be wrong.
+        if (!decision.hasOwnAddress(output.name)) {
+            info.contentAddress = found->second;
+        }
     }
     return info;
 }
@@ -472,12 +475,12 @@ void OutputRegistration::Impl::prepare() {
     ScanTargets targets = scanTargets(context);
     scan(context, targets, outputs);
     outputs = orderOutputs(context, targets, std::move(outputs));
-    decision = decideOutputs(context, targets, outputs);
+    decision = decideOutputs(context, targets, repair, outputs);
+    fixupMachoPageHashes(context, decision, repair, outputs);
+    // It is known which bytes will be in the store.
     Infos adopted;
     adoptValid(context, decision, outputs, adopted,
                [&](const NewOutput &output) { return narHashToBe(context, decision, output); });
-    // It is known which bytes will be in the store.
-    fixupMachoPageHashes(context, decision, repair, outputs);
     apply(context, decision.rewrites, outputs);
     verify(context, decision, repair, outputs);
     hash(context, outputs);
@@ -504,6 +507,10 @@ Infos OutputRegistration::Impl::finish() {
     removeScratch(context);
     made.merge(alreadyValid);
     return std::move(made);
+}
+
+AddressForms OutputRepair::formsForAddress(const OutputRewrite &, const StorePath &) {
+    return {};
 }
 
 OutputRegistration::OutputRegistration(LocalStore &store, Logger &logger, const RegistrationRequest &request,

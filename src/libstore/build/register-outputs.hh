@@ -67,6 +67,17 @@ struct OutputRewrite {
     const std::vector<NodePatches> &changes;
     const Rewrites &rewrites;
     const std::map<StorePath, StorePath> &finalByScratch; ///< of all outputs of the request
+    /// Its path is known to follow from normal forms: those files get their final forms.
+    bool finalForms = false;
+};
+
+/// What has to be known of an output's files before its address can be.
+struct AddressForms {
+    /// What other outputs' paths have changed in signatures: contents like any other, hashed and written.
+    std::vector<FilePatches> settled;
+    /// Makes normal forms of files that hold the output's own path (doc/content-addressed-macho.md), beside
+    /// the zeros for that path: hashed, not written. Any at all: the address is one of Firn's own.
+    std::vector<FilePatches> normal;
 };
 
 /// What rewriting, which knows no format, leaves to those who know one. Called for every output of every kind
@@ -74,6 +85,10 @@ struct OutputRewrite {
 class OutputRepair {
   public:
     virtual ~OutputRepair() = default;
+    /// For an output whose address is to be computed, or that has such an address of Firn's own and is
+    /// checked: `output` has the rewrites of the others' paths, and its own `scratchPath` as it is. What
+    /// repair() will answer for it later makes the final forms of the files that have a normal form.
+    virtual AddressForms formsForAddress(const OutputRewrite &output, const StorePath &scratchPath);
     /// The files on disk are still as the builder left them. May answer with further patches (page hashes) of
     /// the contents of files whose contents are touched.
     virtual std::vector<FilePatches> repair(const OutputRewrite &output) = 0;

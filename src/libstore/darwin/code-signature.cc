@@ -35,15 +35,6 @@ constexpr uint32_t versionTeam = 0x20200;
 constexpr uint32_t versionCodeLimit64 = 0x20300;
 constexpr uint32_t firstIncompatibleVersion = 0x2f000;
 
-uint32_t headerSize(uint32_t version) {
-    for (const HeaderVersion &entry : headerVersions) {
-        if (version >= entry.version) {
-            return entry.size;
-        }
-    }
-    return 0;
-}
-
 bool isDirectorySlot(uint32_t type) {
     return type == slotTypeCodeDirectory || (type >= slotTypeFirstAlternate && type <= slotTypeLastAlternate);
 }
@@ -94,7 +85,7 @@ class DirectoryReader {
         MachoFields header = fields();
         directory_.version = header.u32(8);
         directory_.flags = header.u32(12);
-        headerSize_ = headerSize(directory_.version);
+        headerSize_ = codeDirectoryHeaderSize(directory_.version);
         if (headerSize_ == 0 || directory_.version >= firstIncompatibleVersion) {
             return "its version is not known";
         }
@@ -335,6 +326,15 @@ uint32_t digestSize(uint8_t hashType) {
     default:
         return 0;
     }
+}
+
+uint32_t codeDirectoryHeaderSize(uint32_t version) {
+    for (const HeaderVersion &entry : headerVersions) {
+        if (version >= entry.version) {
+            return entry.size;
+        }
+    }
+    return 0;
 }
 
 bool CodeDirectory::sameLayout(const CodeDirectory &other) const {

@@ -80,6 +80,9 @@ constexpr uint32_t slotTypeCms = 0x10000;
 /// Bytes that a digest of this type takes in a slot; 0 for a type that is not known.
 uint32_t digestSize(uint8_t hashType);
 
+/// Bytes of a CodeDirectory's header, by its version; 0 for versions before those that are known.
+uint32_t codeDirectoryHeaderSize(uint32_t version);
+
 /// Reads a slice's signature, without the slots themselves. Of an unsigned slice, or one that has a problem
 /// itself: kind none and nothing else.
 CodeSignature readCodeSignature(const MachoBytes &file, const MachoSlice &slice);

@@ -3,6 +3,7 @@
 #include <pwd.h>
 #include <unistd.h>
 
+#include "libstore/build/address-verification.hh"
 #include "libstore/protocol/connection.hh"
 #include "libstore/protocol/session.hh"
 #include "libutil/hang-up-watch.hh"
@@ -91,6 +92,7 @@ void serveSession(Source &source, FlushingSink &sink, int clientFd, const Peer &
         return;
     }
     std::unique_ptr<LocalStore> store = openStore(locations, settings, logger);
+    acceptNormalFormAddresses(*store);
     makeUsersPlace(*store, peer);
     logger.startWork();
     logger.stopWork();

@@ -167,6 +167,12 @@ void IncomingPath::checkAddress(const ContentAddress &address, const PathInfo &i
     }
 }
 
+void IncomingPath::requireAddress(const PathInfo &info) const {
+    if (!store_.mayFollowFromContents(info) || !store_.addressCheck(staged_.name(), info)) {
+        store_.throwUntrusted(info.path);
+    }
+}
+
 void IncomingPath::commit(PathInfo info, Repair repair) {
     auto &self = store_.self;
     store_.addTempRoot(info.path);
@@ -262,9 +268,9 @@ StorePath LocalStore::addDerivation(const Derivation &drv, Repair repair) {
 }
 
 void LocalStore::addNar(const PathInfo &info, Source &nar, Repair repair, CheckSignatures check) {
-    if (check == CheckSignatures::yes && !isTrusted(info)) {
-        throw Error(ErrorKind::refused, "cannot add path '{}' because it lacks a signature by a trusted key",
-                    dir().print(info.path));
+    bool trusted = check == CheckSignatures::no || isTrusted(info);
+    if (!trusted && !impl_->mayFollowFromContents(info)) {
+        impl_->throwUntrusted(info.path);
     }
     addTempRoot(info.path);
     if (repair == Repair::no && isValidPath(info.path)) {
@@ -277,6 +283,9 @@ void LocalStore::addNar(const PathInfo &info, Source &nar, Repair repair, CheckS
     plain.contentAddress.reset();
     bool vouched = check == CheckSignatures::no || isTrusted(plain);
     incoming.check(info, vouched ? IncomingPath::Voucher::trusted : IncomingPath::Voucher::nobody);
+    if (!trusted) {
+        incoming.requireAddress(info);
+    }
     incoming.commit(info, repair);
 }
 

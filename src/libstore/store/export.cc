@@ -121,9 +121,7 @@ std::vector<StorePath> LocalStore::importPaths(Source &source, CheckSignatures c
         info.narHash = incoming.nar().hash;
         info.narSize = incoming.nar().size;
         if (check == CheckSignatures::yes && !isTrusted(info)) {
-            throw Error(ErrorKind::refused,
-                        "cannot add path '{}' because it lacks a signature by a trusted key",
-                        dir().print(info.path));
+            incoming.requireAddress(info);
         }
         incoming.commit(info, Repair::no);
         paths.push_back(info.path);

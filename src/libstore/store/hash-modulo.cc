@@ -43,8 +43,13 @@ class Blanker : public Sink {
 
 } // namespace
 
-HashModulo::HashModulo(HashAlgorithm algorithm, std::string modulus, StreamWriter stream)
-    : modulus_(std::move(modulus)), stream_(std::move(stream)), hash_(algorithm), zeros_(algorithm) {
+HashModulo::HashModulo(HashAlgorithm algorithm, std::string modulus, StreamWriter stream,
+                       std::string_view mark)
+    : modulus_(std::move(modulus)),
+      stream_(std::move(stream)),
+      mark_(mark),
+      hash_(algorithm),
+      zeros_(algorithm) {
     Blanker blanker(modulus_, hash_, [](uint64_t) {});
     stream_(blanker);
     blanker.finish();
@@ -58,6 +63,7 @@ const Hash &HashModulo::zerosThenOffsets() {
                         [this](uint64_t offset) { hash_.write("|" + std::to_string(offset)); });
         stream_(blanker);
         blanker.finish();
+        hash_.write(mark_);
         zerosThenOffsets_ = hash_.current();
     }
     return *zerosThenOffsets_;

@@ -17,8 +17,8 @@ using StreamWriter = std::function<void(Sink &)>;
 /// memory: where the offsets are needed the stream is read once more.
 class HashModulo {
   public:
-    /// Reads the stream.
-    HashModulo(HashAlgorithm algorithm, std::string modulus, StreamWriter stream);
+    /// Reads the stream. `mark` is hashed behind the last offset.
+    HashModulo(HashAlgorithm algorithm, std::string modulus, StreamWriter stream, std::string_view mark = {});
     /// As Nix 2.34 has it: the stream alone.
     const Hash &zeros() const { return zeros_; }
     /// As Nix 2.8 has it: then "|<offset>" for each occurrence. Reads the stream when first called.
@@ -27,6 +27,7 @@ class HashModulo {
   private:
     std::string modulus_;
     StreamWriter stream_;
+    std::string mark_;
     HashSink hash_;
     Hash zeros_;
     std::optional<Hash> zerosThenOffsets_;

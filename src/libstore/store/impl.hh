@@ -22,6 +22,9 @@ struct LocalStore::Impl {
     /// Root for a name of ours in the store directory, and with it for everything with its hash part.
     void addTempRoot(const StorePath &path) { tempRoots.add(print(path)); }
     [[noreturn]] void throwInvalid(const StorePath &path) const;
+    [[noreturn]] void throwUntrusted(const StorePath &path) const;
+    /// Of a path that nobody vouches for: whether it is worth looking at its contents.
+    bool mayFollowFromContents(const PathInfo &info) const;
     bool signedByTrustedKey(const std::function<bool(const PublicKey &)> &matches) const;
 
     LocalStore &self;
@@ -34,6 +37,7 @@ struct LocalStore::Impl {
     bool madeLastingRoot = false;
     DerivationHasher hasher;
     uint64_t stagedCount = 0; ///< for names
+    AddressCheck addressCheck;
 };
 
 /// Something under a name of its own in the store directory, safe from any collection, removed again unless

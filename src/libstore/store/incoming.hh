@@ -31,6 +31,8 @@ class IncomingPath {
     enum class Voucher { nobody, trusted };
     /// Throws unless NAR hash, size and content address are what `info` says.
     void check(const PathInfo &info, Voucher voucher) const;
+    /// Throws unless the path follows from the contents, by LocalStore's AddressCheck.
+    void requireAddress(const PathInfo &info) const;
     /// Moves it into place and registers it, with NAR hash and size as received; does nothing if the path is
     /// valid by now and this is no repair. Makes it a temporary root first.
     void commit(PathInfo info, Repair repair);

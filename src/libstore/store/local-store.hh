@@ -109,6 +109,13 @@ class LocalStore : public DerivationReader {
     /// required).
     bool isTrusted(const PathInfo &info);
 
+    /// Whether the path of a tree follows from its contents by a rule that the store itself does not know.
+    /// The tree is canonical, and lies in the store directory as `entry`.
+    using AddressCheck = std::function<bool(const std::string &entry, const PathInfo &info)>;
+    /// What is to decide about paths that arrive without a content address and without a signature that is
+    /// trusted. Without one they are refused.
+    void setAddressCheck(AddressCheck check);
+
     // ---- contents
     void narFromPath(const StorePath &path, Sink &sink);
     /// `nix-store --export` form (for ExportPath): NAR, magic, path, references, deriver, 0.

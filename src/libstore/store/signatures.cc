@@ -33,6 +33,19 @@ bool LocalStore::Impl::signedByTrustedKey(const std::function<bool(const PublicK
                        [&](const std::string &key) { return matches(PublicKey::parse(key)); });
 }
 
+void LocalStore::Impl::throwUntrusted(const StorePath &path) const {
+    throw Error(ErrorKind::refused, "cannot add path '{}' because it lacks a signature by a trusted key",
+                print(path));
+}
+
+bool LocalStore::Impl::mayFollowFromContents(const PathInfo &info) const {
+    return addressCheck && !info.contentAddress && info.references.contains(info.path);
+}
+
+void LocalStore::setAddressCheck(AddressCheck check) {
+    impl_->addressCheck = std::move(check);
+}
+
 bool LocalStore::isTrusted(const PathInfo &info) {
     if (!settings().requireSigs || info.ultimate || info.isContentAddressed(dir())) {
         return true;
