@@ -72,6 +72,28 @@ def test_a_fixed_text_may_be_a_derivation(dynamic):
     dynamic.build(user + "{}").fails()
 
 
+def test_a_fixed_text_needs_no_other_feature(dynamic):
+    text = Path(drv_of(dynamic, "inner")).read_bytes()
+    fixed = 'fixed "inner.drv" "text" "%s" "cp $src $out" { src = builtins.unsafeDiscardOutputDependency inner.drvPath; }' \
+        % hashlib.sha256(text).hexdigest()
+    dynamic.stop()
+    features = "nix-command dynamic-derivations"
+    dynamic.conf["experimental-features"] = dynamic.client_conf["experimental-features"] = features
+    making = dynamic.instantiate(DEFINITIONS.replace(TEXT, "") + fixed)[0]
+    path = dynamic.run("nix", "build", "--no-link", "--print-out-paths", f"{making}^out^out").ok().path
+    assert Path(path).read_text() == "inner\n" and not realisations(dynamic)
+
+
+@pytest.mark.firn_only("stock Nix does not find what was made")
+def test_an_impure_derivation_may_make_one(dynamic):
+    impure = '__impure = true; outputHashMode = "text"; outputHashAlgo = "sha256";'
+    made = DEFINITIONS.replace(TEXT, impure)
+    user = dynamic.nix(made + f'sh "user" "cat ${{of making.outPath "out"}} > $out" {IMPURE}')
+    path = dynamic.run("nix", "build", "--no-link", "--print-out-paths", "-f", user).ok().path
+    assert Path(path).read_text() == "inner\n"
+    dynamic.build(made + "user").fails().says("depends on impure derivation")
+
+
 def test_what_is_made_may_be_content_addressed(dynamic):
     expression = f'let inner = sh "inner" "echo ca > $out" {CA}; making = sh "inner.drv" "cp $src $out" ' \
         f'{{ src = builtins.unsafeDiscardOutputDependency inner.drvPath; {TEXT} }}; ' \
@@ -88,6 +110,7 @@ def test_derived_paths_name_what_is_made(dynamic):
     told = dynamic.run("nix", "build", "--no-link", "--json", f"{making}^out^out").ok().json[0]
     assert told["drvPath"]["drvPath"] == making and told["drvPath"]["outputPath"].endswith("-inner.drv")
     assert told["outputs"]["out"] in both
+    dynamic.run("nix", "build", "--no-link", "--rebuild", f"{making}^out^*").ok()
 
 
 @pytest.mark.firn_only("stock Nix does not read such a path")

@@ -27,7 +27,8 @@ BuildResult opaqueResult(LocalStore &store, const StorePath &path) {
 }
 
 Task<BuildResult> buildOutputs(BuildWorker &worker, const BuiltPath &path, BuildMode mode) {
-    StorePath drvPath = co_await worker.makeDerivation(path.drvPath, path.through, std::nullopt);
+    std::optional<WaitGraph::Node> nobody;
+    StorePath drvPath = co_await worker.makeDerivation(path.drvPath, path.through, nobody);
     BuildRequest request{.drvPath = drvPath, .outputs = path.outputs, .mode = mode};
     BuildResult built = co_await worker.build(request);
     if (built.success()) {

@@ -279,7 +279,7 @@ bool DerivationGoal::isSatisfied() {
 
 /// Whatever comes of it is told to the others by `inputs`.
 Task<> DerivationGoal::buildInput(BuildWorker &worker, std::shared_ptr<Inputs> inputs, BuiltPath needed,
-                                  WaitGraph::Node waiter) {
+                                  std::optional<WaitGraph::Node> waiter) {
     BuildResult result;
     try {
         StorePath drvPath = co_await worker.makeDerivation(needed.drvPath, needed.through, waiter);

@@ -56,7 +56,7 @@ class DerivationGoal {
     std::set<std::string> wantedOutputs() const;
     WaitGraph::Node node() const { return {drvPath_, mode_}; }
     static Task<> buildInput(BuildWorker &worker, std::shared_ptr<Inputs> inputs, BuiltPath needed,
-                             WaitGraph::Node waiter);
+                             std::optional<WaitGraph::Node> waiter);
     Task<> buildInputs();
     void refuseImpureInputs() const;
     void refuseImpureInput(const StorePath &path, const Derivation &drv) const;
