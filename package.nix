@@ -1,4 +1,4 @@
-{ lib, stdenv, meson, ninja, pkg-config, boost, bzip2, cli11, curl, fmt, gtest, libarchive, libseccomp
+{ lib, stdenv, meson, ninja, pkg-config, boost, bzip2, cli11, curl, fmt, gitMinimal, gtest, libarchive, libseccomp
 , nlohmann_json, openssl, sqlite, busybox, pkgsStatic ? { inherit busybox; }, withTests ? false }:
 
 stdenv.mkDerivation {
@@ -10,7 +10,7 @@ stdenv.mkDerivation {
   nativeBuildInputs = [ meson ninja pkg-config ];
   buildInputs = [ boost bzip2 cli11 curl fmt libarchive nlohmann_json openssl sqlite ]
     ++ lib.optionals stdenv.hostPlatform.isLinux [ libseccomp ];
-  nativeCheckInputs = [ gtest ];
+  nativeCheckInputs = [ gitMinimal gtest ];
 
   doCheck = withTests;
   mesonFlags = [ "-Ddocdir=${placeholder "doc"}/share/doc/firn" "-Dtests=${if withTests then "true" else "false"}" ]

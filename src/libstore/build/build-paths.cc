@@ -44,6 +44,7 @@ Task<> buildOne(BuildWorker &worker, const BuiltPath &path, BuildMode mode, Buil
     } catch (const BuildFailure &failure) {
         result.status = failure.status();
         result.errorMessage = failure.message();
+        result.lackedDescriptors = failure.lackedDescriptors();
     }
     worker.endUnlessKeepGoing(result);
 }

@@ -52,12 +52,14 @@ struct BuildResult {
 /// A failure with the status a client is to see.
 class BuildFailure : public Error {
   public:
-    BuildFailure(BuildResult::Status status, const std::string &message)
-        : Error(ErrorKind::failure, message), status_(status) {}
+    BuildFailure(BuildResult::Status status, const std::string &message, bool lackedDescriptors = false)
+        : Error(ErrorKind::failure, message), status_(status), lackedDescriptors_(lackedDescriptors) {}
     BuildResult::Status status() const { return status_; }
+    bool lackedDescriptors() const { return lackedDescriptors_; } ///< see BuildResult
 
   private:
     BuildResult::Status status_;
+    bool lackedDescriptors_;
 };
 
 } // namespace firn

@@ -295,6 +295,8 @@ Task<> DerivationGoal::buildInput(BuildWorker &worker, std::shared_ptr<Inputs> i
             throw;
         }
         worker.context.logger.log(Verbosity::error, "error: " + error.message());
+        const auto *failure = dynamic_cast<const BuildFailure *>(&error);
+        result.lackedDescriptors = failure && failure->lackedDescriptors();
     }
     inputs->failed += result.success() ? 0 : 1;
     inputs->lackedDescriptors = inputs->lackedDescriptors || result.lackedDescriptors;

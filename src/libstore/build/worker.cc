@@ -104,7 +104,8 @@ Task<StorePath> BuildWorker::makeDerivation(StorePath drvPath, std::vector<std::
         if (!result.success()) {
             throw BuildFailure(BuildResult::Status::dependencyFailed,
                                fmt::format("cannot make a derivation: output '{}' of '{}' could not be built",
-                                           name, store.dir().print(drvPath)));
+                                           name, store.dir().print(drvPath)),
+                               result.lackedDescriptors);
         }
         drvPath = madeDerivation(drvPath, name, result);
     }

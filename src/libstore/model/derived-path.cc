@@ -79,18 +79,11 @@ std::string printDerivedPath(const StoreDir &store, const DerivedPath &path, cha
         return store.print(opaque->path);
     }
     const BuiltPath &built = std::get<BuiltPath>(path);
-    return printDerivationChain(store, built.drvPath, built.through, separator) + separator +
-           printOutputNames(built.outputs);
-}
-
-std::string printDerivationChain(const StoreDir &store, const StorePath &drvPath,
-                                 const std::vector<std::string> &through, char separator) {
-    std::string text = store.print(drvPath);
-    for (const std::string &output : through) {
-        text += separator;
-        text += output;
+    std::string text = store.print(built.drvPath);
+    for (const std::string &output : built.through) {
+        text += separator + output;
     }
-    return text;
+    return text + separator + printOutputNames(built.outputs);
 }
 
 } // namespace firn

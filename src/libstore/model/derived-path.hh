@@ -48,8 +48,5 @@ using DerivedPath = std::variant<OpaquePath, BuiltPath>;
 /// protocol 1.30 a plain .drv path in BuildPaths means "all its outputs": the caller's business.
 DerivedPath parseDerivedPath(const StoreDir &store, std::string_view text);
 std::string printDerivedPath(const StoreDir &store, const DerivedPath &path, char separator = '!');
-/// Of a derivation alone: "/nix/store/x.drv", or "/nix/store/x.drv.drv^out" for one that is made.
-std::string printDerivationChain(const StoreDir &store, const StorePath &drvPath,
-                                 const std::vector<std::string> &through, char separator = '^');
 
 } // namespace firn

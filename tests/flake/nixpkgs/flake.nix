@@ -25,7 +25,7 @@
               }) // { inherit (args) meta doCheck; };
           overridable = f: args: f args // { override = more: overridable f (args // more); };
           named = builtins.listToAttrs (map (name: { inherit name; value = package system name; }) [
-            "meson" "ninja" "pkg-config" "boost" "bzip2" "cli11" "curl" "fmt" "gtest" "libarchive" "libseccomp"
+            "meson" "ninja" "pkg-config" "boost" "bzip2" "cli11" "curl" "fmt" "gitMinimal" "gtest" "libarchive" "libseccomp"
             "nlohmann_json" "openssl" "sqlite" "busybox" "ccache" "clang-tools"
           ]);
           pkgs = named // {
