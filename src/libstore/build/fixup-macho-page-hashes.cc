@@ -117,7 +117,7 @@ class FileOpener : public OutputVisitor {
 Changes touchedContents(const OutputRewrite &output) {
     Changes touched;
     for (const NodePatches &change : output.changes) {
-        if (changesContents(change)) {
+        if (change.changesContents()) {
             touched.emplace(change.node, &change);
         }
     }

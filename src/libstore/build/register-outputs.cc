@@ -6,11 +6,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "libstore/build/apply-patches.hh"
 #include "libstore/build/new-output.hh"
 #include "libstore/build/output-address.hh"
 #include "libstore/build/output-checks.hh"
 #include "libstore/build/output-decision.hh"
-#include "libstore/build/output-nar.hh"
 #include "libstore/build/output-order.hh"
 #include "libstore/build/output-placement.hh"
 #include "libstore/build/patched-nar.hh"
@@ -169,11 +169,14 @@ void fixupMachoPageHashes(const Context &context, const Decision &decision, Outp
     }
 }
 
-// ---- apply, verify, hash
+// ---- apply and hash, verify
 
 void apply(const Context &context, const Rewrites &rewrites, NewOutputs &outputs) {
     for (NewOutput &output : outputs) {
-        applyPatches(context.request.scratchDir, output.tree, output.changes, rewrites);
+        // An output in which nothing was touched is as it was when it was scanned.
+        output.nar = output.scan.nar
+                         ? *output.scan.nar
+                         : applyPatches(context.request.scratchDir, output.tree, output.changes, rewrites);
     }
 }
 
@@ -182,7 +185,7 @@ class Verifier : public OutputVisitor {
   public:
     explicit Verifier(const NewOutput &output) : tree_(output.tree) {
         for (const NodePatches &change : output.changes) {
-            if (changesContents(change)) {
+            if (change.changesContents()) {
                 written_.insert(change.node);
             }
         }
@@ -216,13 +219,6 @@ void verify(const Context &context, const Decision &decision, OutputRepair &repa
             walkOutput(context.request.scratchDir, output.tree, verifier);
             repair.verify(rewriteOf(context, decision, output));
         }
-    }
-}
-
-/// From here on nothing below the scratch paths changes any more.
-void hash(const Context &context, NewOutputs &outputs) {
-    for (NewOutput &output : outputs) {
-        output.nar = output.scan.nar ? *output.scan.nar : hashOutput(context.request.scratchDir, output.tree);
     }
 }
 
@@ -483,8 +479,7 @@ void OutputRegistration::Impl::prepare() {
                [&](const NewOutput &output) { return narHashToBe(context, decision, output); });
     apply(context, decision.rewrites, outputs);
     verify(context, decision, repair, outputs);
-    hash(context, outputs);
-    // They are on disk, and their hashes known.
+    // They are on disk, nothing below the scratch paths changes any more, and their hashes are known.
     made = describeAll(context, targets, decision, outputs);
     Infos all = made;
     all.insert(adopted.begin(), adopted.end());
