@@ -166,14 +166,15 @@ def test_names_and_targets_that_are_no_text_are_shown_safely(world):
     assert {difference["path"] for difference in report(world, drv_of(result))["outputs"]["out"]["differences"]} == {r"a\x1b[31m\xff", "link"}
 
 
-def test_a_check_that_repeats_leaves_a_report_that_says_so(world):
+def test_a_check_that_repeats_says_nothing_and_leaves_a_report_that_says_so(world):
     noise = Noise(world, "true")
     expression = noise.shell("echo same > $out")
     drv, = world.instantiate(expression)
     world.build(expression).ok()
-    world.build(expression, "--check").ok()
+    assert "output 'out'" not in world.build(expression, "--check").ok().err
     found = report(world, drv)
     assert found["deterministic"] is True and found["outputs"]["out"]["verdict"] == "same"
+    assert found["outputs"]["out"]["damaged"] is False and found["outputs"]["out"]["stale"] == []
     world.run("nix", "log", drv).ok()
 
 
@@ -186,6 +187,68 @@ def test_what_was_damaged_since_it_was_registered_is_not_the_builds_fault(world)
     out.chmod(0o755)
     out.write_text("two")
     check_of(world, expression).says("what is in the store is what was built now, but not what was registered")
+    world.allow_left.add("verify")
+
+
+def damage(path, data):
+    path.chmod(0o755)
+    path.write_text(data)
+    path.chmod(0o444)
+
+
+@pytest.mark.every_client
+@SANDBOXES
+def test_damaged_files_are_named_where_the_build_repeats(world, sandbox):
+    """Which is no fault of the build, and no success of the check."""
+    expression = 'sh "many" "mkdir $out $out/share; echo right > $out/share/file; echo other > $out/other; ln -s here $out/link" {}'
+    drv, = world.instantiate(expression)
+    out = world.output(expression)
+    damage(out / "share/file", "wrong, and longer")
+    out.chmod(0o755)
+    (out / "link").unlink()
+    (out / "added").write_text("")
+    out.chmod(0o555)
+    world.build(expression, "--check", "-K").fails(1).says(
+        f"output '{out}' of derivation '{drv}' is damaged: what is in the store is not what was registered. The build itself repeats",
+        f"output 'out' ('{out}'): damaged since it was registered, 1 with other contents, 1 missing, 1 new",
+        "added: new (regular file)", "link: missing now (symlink)",
+        "share/file: contents differ (17 bytes, the first at offset 0; 6 bytes long, now 17)")
+    found = report(world, drv)
+    output = found["outputs"]["out"]
+    assert found["deterministic"] is True and output["verdict"] == "same" and output["damaged"] is True
+    assert {(one["path"], one["kind"]) for one in output["differences"]} == {("share/file", "contents"), ("link", "extra"), ("added", "missing")}
+    assert output["narHash"]["registered"] == output["narHash"]["built"]
+    assert output["narHash"]["onDisk"] == "sha256-" + world.run("nix", "hash", "path", "--base64", out).ok().path.removeprefix("sha256-")
+    assert world.stray_names() == []
+    # As the message says.
+    world.build(expression, "--repair").ok()
+    world.build(expression, "--check").ok()
+    assert report(world, drv)["outputs"]["out"]["damaged"] is False
+
+
+def test_damage_to_what_does_not_repeat_either_is_told(world):
+    noise = Noise(world, "true")
+    noise.set("data", "one")
+    expression = noise.shell("mkdir $out; cp $noise/data $out/data; echo same > $out/same")
+    out = world.output(expression)
+    damage(out / "same", "not")
+    noise.set("data", "two")
+    result = check_of(world, expression)
+    result.says(f"output '{out}' differs", "  data: contents differ", "  same: contents differ",
+                "what is in the store is not what was registered (registered: sha256-",
+                "it cannot be told what was damaged and what the build does not repeat")
+    output = report(world, drv_of(result))["outputs"]["out"]
+    assert output["verdict"] == "differs" and output["damaged"] is True
+    assert len({output["narHash"][which] for which in ("registered", "built", "onDisk")}) == 3
+    world.allow_left.add("verify")
+
+
+def test_a_registered_output_that_vanished_is_told_of(world):
+    expression = 'sh "gone" "mkdir $out; echo > $out/file" {}'
+    out = world.output(expression)
+    out.chmod(0o755)
+    shutil.rmtree(out)
+    world.build(expression, "--check").fails(1).says("is damaged: what is in the store is not", "missing now (directory)")
     world.allow_left.add("verify")
 
 
@@ -306,6 +369,25 @@ def test_a_registered_program_with_a_stale_signature_is_named_as_such(world):
     result.says("bin/prog: Mach-O that differs only in its code signature", "the code signature of the registered file is stale")
     difference, = report(world, drv_of(result))["outputs"]["out"]["differences"]
     assert difference["macho"] == {"difference": "signature", "registeredStale": True, "builtStale": False, "madeRight": False}
+
+
+@pytest.mark.every_client
+@SANDBOXES
+def test_a_stale_registered_program_that_is_built_the_same_is_named_too(world, sandbox):
+    noise = Noise(world, sandbox)
+    noise.set("stale", synthetic_macho.program([], stale=1))
+    noise.set("good", synthetic_macho.program([]))
+    noise.set("data", "one")
+    expression = noise.shell("mkdir $out; cp $noise/stale $noise/good $noise/data $out; cp $noise/stale $out/again")
+    drv, = world.instantiate(expression)
+    world.build(expression).ok()
+    result = world.build(expression, "--check").ok()
+    words = "stale: the code signature of the registered file is stale, and that of the new one, which is the same"
+    result.says(words, "again: the code signature")
+    assert "good: " not in result.err
+    assert report(world, drv)["outputs"]["out"]["stale"] == ["again", "stale"]
+    noise.set("data", "two")
+    check_of(world, expression).says(words, "data: contents differ")
 
 
 def test_a_program_that_its_builder_leaves_stale_differs_where_it_is_rewritten_and_it_is_said_why(world):

@@ -732,6 +732,47 @@ TEST_F(RegisterOutputs, SaysNothingWhenACheckComesOutTheSame) {
     EXPECT_EQ(report_.outputs.at(0).verdict, OutputReport::Verdict::same);
 }
 
+TEST_F(RegisterOutputs, ACheckTellsDamageFromABuildThatDoesNotRepeat) {
+    StorePath out = addOutput("out", 'a');
+    fs::create_directory(scratchOf());
+    write(scratchOf() / "file", "registered");
+    run();
+    chmod((finalOf() / "file").c_str(), 0644);
+    write(finalOf() / "file", "damaged");
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    checkOutputs({.keepForUser = true, .keepForHook = true, .reportFile = {}});
+    fs::create_directory(scratchOf());
+    write(scratchOf() / "file", "registered");
+    std::string message = failure(BuildResult::Status::miscFailure);
+    EXPECT_NE(message.find("is damaged: what is in the store is not what was registered. The build itself "
+                           "repeats"),
+              std::string::npos)
+        << message;
+    EXPECT_NE(
+        message.find("\n  file: contents differ (10 bytes, the first at offset 0; 10 bytes long, now 7)"),
+        std::string::npos)
+        << message;
+    EXPECT_TRUE(report_.deterministic() && report_.damaged());
+    EXPECT_EQ(report_.outputs.at(0).kept, "");
+    write(scratchOf() / "file", "different");
+    message = failure(BuildResult::Status::notDeterministic);
+    EXPECT_NE(message.find("cannot be told what was damaged"), std::string::npos) << message;
+    EXPECT_TRUE(!report_.deterministic() && report_.damaged());
+    EXPECT_EQ(read(finalOf() / "file"), "damaged");
+}
+
+TEST_F(RegisterOutputs, ACheckOfAnOutputThatVanishedSaysSo) {
+    StorePath out = addOutput("out", 'a');
+    write(scratchOf(), "registered");
+    run();
+    fs::remove(finalOf());
+    addRedirected("out", 'a', 'c');
+    checkOutputs({});
+    write(scratchOf(), "registered");
+    EXPECT_NE(failure(BuildResult::Status::miscFailure).find("\n  missing now (regular file)"),
+              std::string::npos);
+}
+
 TEST_F(RegisterOutputs, ReportsACheckThatDiffersAndKeepsItOnRequest) {
     StorePath out = addOutput("out", 'a');
     write(scratchOf(), "first");

@@ -569,7 +569,7 @@ Task<OutputInfos> DerivationBuilder::Impl::registerOrDiffer() {
     try {
         infos = co_await registerAll();
     } catch (const BuildFailure &failure) {
-        if (report.deterministic()) {
+        if (report.deterministic() && !report.damaged()) {
             throw;
         }
         log->note(failure.message());
@@ -667,6 +667,9 @@ void DerivationBuilder::Impl::endStragglers() {
 
 /// The failure itself is what must be told, whatever goes wrong here.
 void DerivationBuilder::Impl::keepFailed() {
+    if (report.damaged() && report.deterministic()) {
+        return; // it is not the build that failed
+    }
     try {
         endStragglers();
         BuildToKeep build{store,        worker.context,
