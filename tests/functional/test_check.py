@@ -664,6 +664,30 @@ def test_a_damaged_floating_output_is_repaired(ca):
     ca.verify()
 
 
+@pytest.mark.every_client
+@pytest.mark.parametrize("resolved", [False, True])
+def test_a_repair_that_does_not_repeat_fails_and_says_what_stays_damaged(ca, resolved):
+    noise = Noise(ca, "true")
+    noise.set("data", "one")
+    single = '{ __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; }'
+    script = "mkdir $out; cp $noise/data $out/data"
+    expression = noise.shell(script, attrs=single)
+    if resolved:
+        expression = f"""let a = sh "a" "echo > $out" {single}; in {noise.shell(f': ${{a}}; {script}', attrs=single)}"""
+        (noise.path / "script").write_text(script)
+    drv, = ca.instantiate(expression)
+    out = ca.output(expression)
+    damage(out / "data", "damage")
+    noise.set("data", "two")
+    result = ca.build(expression, "--repair").fails().says(f"cannot repair '{out}': derivation '")
+    assert f"'{out}' stays damaged" in result.err and "known to be" not in result.err
+    other, = re.findall(r"came out with other contents, at '(\S+)'", result.err)
+    assert other != str(out) and open(f"{other}/data").read() == "two" and (out / "data").read_text() == "damage"
+    # What is said helps.
+    ca.run("nix-store", "--delete", out).ok()
+    assert ca.build(expression).ok().path == other
+
+
 # --- why paths are rewritten
 
 

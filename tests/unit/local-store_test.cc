@@ -429,6 +429,40 @@ TEST_F(LocalStoreTest, RealisationsAreSharedWithStock) {
     EXPECT_EQ(open().queryRealisation(realisation.id), std::nullopt);
 }
 
+TEST_F(LocalStoreTest, OfProcessesThatRecordARealisationAtOnceAllHearOfTheFirst) {
+    settings.experimentalFeatures = {"ca-derivations"};
+    constexpr int processes = 4, rounds = 20;
+    std::vector<StorePath> paths;
+    for (int i = 0; i < processes; i++) {
+        paths.push_back(addText("built-by-" + std::to_string(i), std::to_string(i)).path);
+    }
+    auto idOf = [](int round) {
+        return DrvOutput{hashString(HashAlgorithm::sha256, std::to_string(round)), "out"};
+    };
+    store.reset();
+    std::vector<pid_t> children;
+    for (int i = 0; i < processes; i++) {
+        children.push_back(inChild([&] {
+            LocalStore mine(locations, settings, logger);
+            std::string heard;
+            for (int round = 0; round < rounds; round++) {
+                heard += mine.recordRealisation({idOf(round), paths[i], {}, {}}).outPath.baseName() + "\n";
+            }
+            writeFile(root / ("heard" + std::to_string(i)), heard);
+        }));
+    }
+    for (auto pid : children) {
+        EXPECT_EQ(waitFor(pid), 0);
+    }
+    std::string known;
+    for (int round = 0; round < rounds; round++) {
+        known += open().queryRealisation(idOf(round)).value().outPath.baseName() + "\n";
+    }
+    for (int i = 0; i < processes; i++) {
+        EXPECT_EQ(readFile(root / ("heard" + std::to_string(i))), known);
+    }
+}
+
 TEST_F(LocalStoreTest, SignaturesAccumulate) {
     auto path = addText("a", "a").path;
     open().addSignatures(path, {"one:AAAA", "two:BBBB"});
