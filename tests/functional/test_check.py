@@ -141,6 +141,20 @@ def test_every_output_is_compared_and_kept_on_request(world, sandbox):
     world.allow_left |= {"store", "tmp"}
 
 
+def test_a_kept_tree_goes_with_the_next_check_of_its_output(world):
+    noise = Noise(world, "true")
+    noise.set("data", "one")
+    expression = noise.shell("cp $noise/data $out")
+    out = world.output(expression)
+    noise.set("data", "two")
+    check_of(world, expression, "-K")
+    assert (world.store / f"{out.name}.check").read_text() == "two"
+    noise.set("data", "one")
+    world.build(expression, "--check").ok()
+    assert world.stray_names() == []
+    world.allow_left.add("tmp")
+
+
 def test_a_long_list_is_cut_and_counted(world):
     noise = Noise(world, "true")
     noise.set("data", "one")
@@ -447,6 +461,19 @@ def test_the_hook_sees_every_output_that_differs(world, sandbox):
     assert f"old {paths[0]} one" in world.run("nix-store", "--read-log", drv_of(result)).ok().out
 
 
+@SANDBOXES
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_hook_reads_what_the_build_left_in_its_directory(world, sandbox, keep):
+    expression, out, dev = hook(world, 'cat "$4/left"', sandbox)
+    (world.root / "noise/script").write_text("echo this was left > left; chmod 777 .\n" + (world.root / "noise/script").read_text())
+    result = check_of(world, expression, *(["-K"] if keep else []))
+    assert "warning: diff-hook" not in result.err and result.err.count("this was left") == 2
+    if keep:
+        kept, = re.findall(r"keeping build directory '(\S+)'", result.err)
+        assert open(f"{kept}/left").read() == "this was left\n"
+        world.allow_left |= {"store", "tmp"}
+
+
 def test_the_hook_does_not_run_when_a_build_repeats_or_when_it_is_off(world):
     noise = Noise(world, "true")
     noise.set("hook", "#!/bin/sh\necho ran\n")
@@ -706,6 +733,9 @@ def test_a_build_that_has_to_rewrite_says_why(world, command):
     line, = [line for line in result.err.splitlines() if "rewritten" in line]
     assert re.fullmatch(r"note: '\S+-two\.drv' is built without a sandbox, and of its outputs '\S+-two-doc' is in the store already: "
                         "what is there is built at another path, which is rewritten to the real one in all outputs", line), result
+    # Who wonders later finds it.
+    drv = re.search(r"'(\S+\.drv)'", line)[1]
+    assert line in world.run("nix-store", "--read-log", drv).ok().out.splitlines()
 
 
 def test_a_sandboxed_build_rewrites_nothing(world):

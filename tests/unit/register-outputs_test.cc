@@ -796,6 +796,32 @@ TEST_F(RegisterOutputs, ReportsACheckThatDiffersAndKeepsItOnRequest) {
     EXPECT_EQ(read(finalOf()), "first");
 }
 
+TEST_F(RegisterOutputs, ACheckRemovesWhatAnEarlierOneHasKeptButNothingThatIsValid) {
+    StorePath out = addOutput("out", 'a');
+    write(scratchOf(), "first");
+    PathInfo info = run().at("out");
+    fs::path kept = finalOf().string() + ".check";
+    checkOutputs({});
+    write(scratchOf(), "first");
+    write(kept, "of an earlier check");
+    run();
+    EXPECT_FALSE(fs::exists(kept));
+    write(kept, "valid");
+    info.path = keptCheckPath(out);
+    HashAndSize nar = hashNar(store_.storeFd(), info.path.baseName());
+    info.narHash = nar.hash;
+    info.narSize = nar.size;
+    store_.registerValidPaths({info});
+    write(scratchOf(), "first");
+    run();
+    EXPECT_EQ(read(kept), "valid");
+    checkOutputs({.keepForUser = true, .keepForHook = false, .reportFile = {}});
+    write(scratchOf(), "second");
+    failure(BuildResult::Status::notDeterministic);
+    EXPECT_EQ(report_.outputs.at(0).kept, "");
+    EXPECT_EQ(read(kept), "valid");
+}
+
 TEST_F(RegisterOutputs, ComparesEveryOutputAndKeepsThoseThatDifferForAHook) {
     for (const char *content : {"first", "second"}) {
         for (const char *name : {"out", "dev", "doc"}) {

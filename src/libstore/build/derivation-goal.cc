@@ -428,10 +428,11 @@ void DerivationGoal::requireRepaired(const std::map<std::string, StorePath> &pat
         }
         throw BuildFailure(
             Status::notDeterministic,
-            fmt::format("cannot repair '{0}': derivation '{1}' may not be deterministic, as its output '{2}' came "
-                        "out with other contents, at '{3}'. '{0}' stays damaged. Delete it, and what refers to "
-                        "it ('nix-store --delete {0}'), and build again",
-                        dir.print(*known.path), dir.print(drvPath_), name, dir.print(path)));
+            fmt::format(
+                "cannot repair '{0}': derivation '{1}' may not be deterministic, as its output '{2}' came "
+                "out with other contents, at '{3}'. '{0}' stays damaged. Delete it, and what refers to "
+                "it ('nix-store --delete {0}'), and build again",
+                dir.print(*known.path), dir.print(drvPath_), name, dir.print(path)));
     }
 }
 

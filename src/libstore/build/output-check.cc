@@ -124,12 +124,29 @@ OutputReport OutputCheck::compare(const CheckedOutput &output) {
     return report;
 }
 
+/// Of an earlier check: whoever finds it after this one would take it for this one's.
+void OutputCheck::removeKept(const StorePath &path) {
+    try {
+        StorePath kept = keptCheckPath(path);
+        if (!store_.isValidPath(kept)) {
+            removeTree(store_.storeFd(), kept.baseName());
+        }
+    } catch (const Error &error) {
+        if (error.kind() != ErrorKind::badInput) { // with a name as long as that nothing was kept
+            logger_.warn(fmt::format("what an earlier check of '{}' has kept stays: {}",
+                                     store_.dir().print(path), error.message()));
+        }
+    }
+}
+
 /// The failure is what must be told, whatever goes wrong here.
 void OutputCheck::keep(const CheckedOutput &output, OutputReport &report) {
     try {
         StorePath kept = keptCheckPath(report.path);
         store_.addTempRoot(kept);
-        removeTree(store_.storeFd(), kept.baseName());
+        if (existsAt(store_.storeFd(), kept.baseName())) {
+            throw Error(ErrorKind::refused, "'{}' is there already", store_.dir().print(kept));
+        }
         moveOutput(output.dir, output.tree.root().name, store_.storeFd(), kept.baseName());
         report.kept = store_.dir().print(kept);
     } catch (const Error &error) {
@@ -153,6 +170,7 @@ void OutputCheck::writeReport() {
 void OutputCheck::judge(const std::vector<CheckedOutput> &outputs) {
     report_ = {};
     for (const CheckedOutput &output : outputs) {
+        removeKept(output.valid.path);
         report_.outputs.push_back(compare(output));
     }
     for (size_t i = 0; i < outputs.size(); ++i) {

@@ -41,6 +41,7 @@ class OutputCheck : public OutputJudge {
     std::optional<jail::Answer> askJail(const jail::Request &request, int file, int second = -1);
     MachoComparison compareMacho(int oldFile, uint64_t oldSize, int newFile, uint64_t newSize);
     bool isStale(int file, uint64_t size);
+    void removeKept(const StorePath &path);
     void keep(const CheckedOutput &output, OutputReport &report);
     void writeReport();
 
