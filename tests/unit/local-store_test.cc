@@ -621,6 +621,24 @@ TEST_F(LocalStoreTest, ReadOnlyDatabaseIsAClearError) {
     EXPECT_EQ(waitFor(child), 0);
 }
 
+TEST_F(LocalStoreTest, ProcessesMayOpenANewStoreAtOnce) {
+    settings.experimentalFeatures = {"ca-derivations"};
+    for (int round = 0; round < 30; round++) {
+        locations.stateDir = root / ("var" + std::to_string(round));
+        std::vector<pid_t> children;
+        for (int i = 0; i < 4; i++) {
+            children.push_back(inChild([&] {
+                LocalStore mine(locations, settings, logger);
+                mine.queryAllValidPaths();
+            }));
+        }
+        for (auto pid : children) {
+            EXPECT_EQ(waitFor(pid), 0);
+        }
+        EXPECT_EQ(readFile(locations.stateDir / "db/ca-schema"), "3");
+    }
+}
+
 TEST_F(LocalStoreTest, SymlinkedStoreIsRefused) {
     std::filesystem::create_directory(root / "real");
     std::filesystem::create_symlink("real", root / "store");
