@@ -645,6 +645,21 @@ def test_names_that_collide_after_the_rewrite_are_refused(world):
     assert (out / "x").read_text() == "2\n" and world.stray_names() == []
 
 
+@pytest.mark.every_client
+@SANDBOXES
+def test_what_a_build_makes_of_its_path_but_the_path_itself_differs_where_it_is_built_at_another(world, sandbox):
+    """Half a hash and a compressed path cannot be rewritten. With a sandbox nothing has to be."""
+    noise = Noise(world, sandbox)
+    expression = noise.shell("mkdir $out; basename $out | cut -c1-16 > $out/half; echo $out | gzip -n > $out/packed.gz; echo $out > $out/whole")
+    world.build(expression).ok()
+    result = world.build(expression, "--check")
+    if sandbox == "true":
+        result.ok()
+        return
+    result.fails().says("2 with other contents", "  half: contents differ", "  packed.gz: contents differ")
+    assert "whole" not in result.err
+
+
 # --- content-addressed outputs
 
 

@@ -236,6 +236,34 @@ def test_a_conflicting_realisation_is_refused(ca):
 
 
 @pytest.mark.every_client
+@pytest.mark.firn_only("stock Nix fails, or takes the second")
+def test_a_realisation_that_became_known_during_the_build_counts_and_is_told_of(ca):
+    marks = ca.root / "marks"
+    marks.mkdir()
+    marks.chmod(0o777)
+    ca.conf["sandbox-paths"] += f" {marks}"
+    expression = f'sh "a" "touch {marks}/begun; until test -e {marks}/go; do sleep 0.1; done; echo a > $out" {CA}'
+    (marks / "go").touch()
+    path = ca.output(expression)
+    (drv, output, _), = [known for known in realisations(ca) if known[2] == str(path)]
+    ca.run("nix-store", "--delete", path).ok()
+    for mark in ("go", "begun"):
+        (marks / mark).unlink()
+    other = ca.output(f'sh "a" "echo other > $out" {CA}')
+    client = ca.popen(["nix-build", "--no-out-link", ca.nix(expression)])
+    wait_for_file(marks / "begun")
+    text = json.dumps({"id": f"{drv}!{output}", "outPath": other.name, "signatures": [], "dependentRealisations": {}})
+    with protocol.Connection(ca) as connection:
+        connection.request(42, protocol.text(text))
+    (marks / "go").touch()
+    out, err = ca.finish(client)
+    assert client.returncode == 0, err
+    assert f"is known to be '{other}' already; what was built now is '{path}'" in err.decode()
+    assert (drv, output, str(other)) in realisations(ca) and (drv, output, str(path)) not in realisations(ca)
+    assert ca.is_valid(path) and out.decode().strip() == str(other)
+
+
+@pytest.mark.every_client
 def test_half_a_hash_stays_as_it_is(ca):
     path = ca.output(f'sh "half" "n=\\${{out##*/}}; echo \\${{n%%-*}} | cut -c1-16 > $out; echo $out >> $out" {CA}')
     half, whole = path.read_text().splitlines()
