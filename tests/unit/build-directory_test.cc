@@ -115,6 +115,41 @@ TEST_F(BuildDirectoryTest, isKeptUnderANameThatTellsTheDerivation) {
     EXPECT_TRUE(fs::exists(base / "nix-build-hello-1" / "file"));
 }
 
+TEST_F(BuildDirectoryTest, becomesReachableForItsUserAloneOnceItsBuildIsOver) {
+    if (geteuid() != 0) {
+        GTEST_SKIP() << "only root gives files away";
+    }
+    constexpr uid_t builder = 12345, other = 12346;
+    ASSERT_EQ(chmod(base.c_str(), 0755), 0);
+    BuildDirectories directories(base);
+    fs::path kept;
+    {
+        BuildDirectory directory = directories.make();
+        directory.giveTo(builder, builder);
+        writeFile(directory.path() / "left", "x");
+        ASSERT_EQ(chmod(directory.path().c_str(), 0777), 0);
+        fs::path before = directory.path();
+        auto seesIt = [&] { return access((directory.path() / "left").c_str(), R_OK) == 0; };
+        EXPECT_FALSE(resultAs(builder, builder, seesIt));
+        for (int again = 0; again < 2; again++) {
+            directory.makeReachable(builder, builder);
+            EXPECT_TRUE(resultAs(builder, builder, seesIt));
+            EXPECT_FALSE(resultAs(other, other, seesIt));
+        }
+        EXPECT_FALSE(fs::exists(before.parent_path()));
+        EXPECT_TRUE(fs::exists(fmt::format("/proc/self/fd/{}/left", directory.contentsFd())));
+        EXPECT_EQ(BuildDirectories(base).base(), directories.base()); // sweeps nothing of it
+        EXPECT_TRUE(fs::exists(directory.path() / "left"));
+        kept = directory.keep("x", builder, other, other);
+    }
+    EXPECT_EQ(readFile(kept / "left"), "x");
+    for (const auto &entry : fs::recursive_directory_iterator(base)) {
+        EXPECT_TRUE(entry.path() == kept || entry.path().parent_path() == kept ||
+                    (entry.path().parent_path() == base && fs::is_empty(entry.path())))
+            << entry.path();
+    }
+}
+
 TEST_F(BuildDirectoryTest, givesAwayOnlyWhatWasTheBuilders) {
     if (geteuid() != 0) {
         GTEST_SKIP() << "only root gives files away";

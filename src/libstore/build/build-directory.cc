@@ -259,6 +259,21 @@ void BuildDirectory::giveTo(uid_t uid, gid_t gid) {
     }
 }
 
+void BuildDirectory::makeReachable(uid_t uid, gid_t gid) {
+    if (common_ != &all_->reachable_) {
+        BuildDirectory other = all_->makeReachable();
+        if (unlinkat(other.outer_.get(), ownName, AT_REMOVEDIR) != 0 ||
+            renameat(outer_.get(), ownName, other.outer_.get(), ownName) != 0) {
+            throwErrno("moving build directory '{}' to '{}'", path_.string(), other.path_.string());
+        }
+        std::swap(common_, other.common_);
+        std::swap(name_, other.name_);
+        std::swap(path_, other.path_);
+        std::swap(outer_, other.outer_);
+    }
+    giveTo(uid, gid);
+}
+
 void BuildDirectory::takeBack() {
     if (fchown(outer_.get(), geteuid(), getegid()) != 0 || fchmod(outer_.get(), 0700) != 0) {
         throwErrno("taking build directory '{}' back", path_.string());

@@ -14,7 +14,8 @@
 //
 // * `firn-<uid>`, common to all processes of ours, which no other user can enter (mode 0700). A build without
 //   a sandbox that runs as a build user must find its way by path: it lies in a second common directory,
-//   `firn-<uid>-open` (mode 0711), so that those in a sandbox never lie where another user gets to.
+//   `firn-<uid>-open` (mode 0711), so that those in a sandbox never lie where another user gets to, as long
+//   as they build.
 // * `<pid>-<N>`, of one build, locked (flock) as long as its daemon lives, so that what a killed daemon left
 //   behind can be told from what is in use, and is swept by the next one. It is ours (mode 0700); in
 //   `firn-<uid>-open` it is handed to the one build user that may pass (mode 0500).
@@ -56,6 +57,10 @@ class BuildDirectory {
 
     /// Makes a user its owner, and the only one who can reach it by path if it is reachable at all.
     void giveTo(uid_t uid, gid_t gid);
+
+    /// For a directory of a user, no process of whose build is alive: that user reaches it by path from here
+    /// on, which is another one.
+    void makeReachable(uid_t uid, gid_t gid);
 
     /// From here on nobody else reaches it by path. No process of the build may be alive.
     void takeBack();

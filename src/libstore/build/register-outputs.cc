@@ -138,6 +138,20 @@ bool fitsAddress(const AddressForms &forms, const FilePatches &repair) {
     return settled != nullptr && settled->patches == repair.patches;
 }
 
+/// It was made where signatures were left as they came, by another Nix perhaps.
+[[noreturn]] void rejectRepairByNixsRule(const Context &context, const NewOutput &output,
+                                         const std::string &file) {
+    rejectOutput(fmt::format(
+        "cannot repair '{0}', output '{1}' of '{2}': it was registered under the address that Nix's own rule "
+        "gives, with a wrong code signature in the Mach-O file {3}, which 'macho-signatures = warn' alone "
+        "lets "
+        "be made again. It stays as it is. Set that to have it back as it was, or delete it ('nix-store "
+        "--delete "
+        "{0}') and build again to have it at another path with a right one",
+        context.print(*output.scratch->recordedPath), output.name, context.drv,
+        file.empty() ? "that it is" : quoteForDisplay(file)));
+}
+
 /// Where the address was computed from the page hashes as they are, nobody could verify it with others.
 void requireAddressStays(const Context &context, const Decision &decision, const NewOutput &output,
                          const std::vector<FilePatches> &repairs) {
@@ -148,6 +162,9 @@ void requireAddressStays(const Context &context, const Decision &decision, const
     for (const FilePatches &repair : repairs) {
         if (fitsAddress(found->second, repair)) {
             continue;
+        }
+        if (output.scratch->recordedPath == decision.finalPaths.at(output.name)) {
+            rejectRepairByNixsRule(context, output, repair.path);
         }
         rejectOutput(fmt::format(
             "the code signature of the Mach-O file {}output '{}' of '{}' cannot stay valid: it is over the "

@@ -178,8 +178,7 @@ Realisation BuildWorker::record(const DrvOutput &id, const StorePath &path) {
     if (!known) {
         Realisation realisation{id, path, {}, {}};
         store.sign(realisation);
-        store.registerRealisation(realisation, CheckSignatures::no);
-        return realisation;
+        known = store.recordRealisation(realisation); // another process may have been first
     }
     if (known->outPath != path) {
         context.logger.warn(fmt::format("'{}' is known to be '{}' already; what was built now is '{}'",
