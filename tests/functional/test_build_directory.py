@@ -42,7 +42,7 @@ def test_only_its_own_user_reaches_an_unsandboxed_build_and_nobody_a_sandboxed_o
         ++ map (n: sh "out${{n}}" ''chmod 777 .; {WAIT}'' {{ __noChroot = true; }}) [ "1" "2" ]""")])
     try:
         started(world, client, 4)
-        closed, reachable = list(world.tmp.glob("firn-0/*-*/b")), list(world.tmp.glob("firn-0-open/*-*/b"))
+        closed, reachable = list(world.tmp.glob("firn-0/*-*/b")), list(world.tmp.glob("firn-0-open/*-*/o/b"))
         assert len(closed) == len(reachable) == 2
         assert (world.tmp / "firn-0").stat().st_mode & 0o7777 == 0o700
         owner = {directory: directory.stat().st_uid for directory in closed + reachable}
@@ -51,7 +51,7 @@ def test_only_its_own_user_reaches_an_unsandboxed_build_and_nobody_a_sandboxed_o
         allowed = {(uid, directory) for uid in uids for directory in owner if reaches(uid, directory)}
         assert allowed == {(owner[directory], directory) for directory in reachable}
     finally:
-        for directory in world.tmp.glob("firn-*/*-*/b"):
+        for directory in [*world.tmp.glob("firn-0/*-*/b"), *world.tmp.glob("firn-0-open/*-*/o/b")]:
             (directory / "go").touch()
         out, err = world.finish(client)
     assert client.returncode == 0, err

@@ -16,11 +16,12 @@
 //   a sandbox that runs as a build user must find its way by path: it lies in a second common directory,
 //   `firn-<uid>-open` (mode 0711), so that those in a sandbox never lie where another user gets to.
 // * `<pid>-<N>`, of one build, locked (flock) as long as its daemon lives, so that what a killed daemon left
-//   behind can be told from what is in use, and is swept by the next one. It is ours (mode 0700); in
-//   `firn-<uid>-open` it is handed to the one build user that may pass (mode 0500).
+//   behind can be told from what is in use, and is swept by the next one. It is ours, and as no other user
+//   can read it none can open and lock it (mode 0700). In `firn-<uid>-open` one may pass (mode 0711): there
+//   it has one more part in it, `o`, which is handed to the build's user (mode 0500).
 // * `b`, the build's own. A build may open its permissions to all, on purpose or by an archive with an entry
 //   for ".", or plant setuid programs in it: others are stopped by the parts before. (Without a sandbox it
-//   can also open the second part to the world, as it can put what it has into /tmp.)
+//   can also open `o` to the world, as it can put what it has into /tmp.)
 //
 // The names are short, as paths of Unix sockets may have 104 bytes (108 on Linux). Where somebody else has
 // the name of a common directory it gets another, `<name>-<random>`.
@@ -70,14 +71,17 @@ class BuildDirectory {
 
   private:
     friend class BuildDirectories;
-    BuildDirectory(BuildDirectories &all, CommonDirectory &common, std::string name, UniqueFd outer);
+    BuildDirectory(BuildDirectories &all, CommonDirectory &common, std::string name, UniqueFd locked);
     void makeOwn();
+    UniqueFd makePart(int dir, const char *part) const;
+    int parentOfOwn() const { return gate_ ? gate_.get() : locked_.get(); }
 
     BuildDirectories *all_; ///< null: moved from or removed
     CommonDirectory *common_;
     std::string name_;           ///< in the common directory
     std::filesystem::path path_; ///< of the build's own
-    UniqueFd outer_;             ///< with the lock
+    UniqueFd locked_;            ///< of that name
+    UniqueFd gate_;              ///< `o`; none where no other user needs to pass
     UniqueFd own_;
     UniqueFd upper_; ///< of an overlay
 };
