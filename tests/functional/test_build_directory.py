@@ -1,5 +1,6 @@
 """Where builds have their directory: who reaches it, what becomes of it, and where it may lie at all."""
 
+import contextlib
 import grp
 import os
 import pwd
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import machine
-from test_noexec import own_mount_namespace
+import protocol
+from test_noexec import Family, end_of_connections, kill_quietly, own_mount_namespace
 
 pytestmark = [pytest.mark.firn_only("stock Nix has its build directories elsewhere")]
 
@@ -88,6 +90,41 @@ def test_leftovers_are_swept_where_builds_are_now_and_where_they_would_be_by_def
     assert machine.wait_until(lambda: not any(os.listdir(base) for base in bases)), [os.listdir(base) for base in bases]
 
 
+def noted_bases(world):
+    noted = []
+    for note in (world.state / "firn/build-bases").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            noted.append(note.read_text())
+    return noted
+
+
+@both
+@pytest.mark.parametrize("chosen_by", ["client", "settings"])
+def test_leftovers_are_swept_wherever_builds_have_been(world, sandbox, chosen_by):
+    """Where one client alone wanted them, or the settings did before they changed."""
+    base = world.root / "base"
+    base.mkdir()
+    world.conf["sandbox"] = sandbox
+    if chosen_by == "settings":
+        world.conf["build-dir"] = str(base)
+    world.allow_left.add("store")
+    [drv] = world.instantiate(f"sh \"t\" ''echo > file; {WAIT}'' {{}}")
+    with protocol.Connection(world) as connection:
+        if chosen_by == "client":
+            connection.set_options(build_dir=str(base))
+        connection.send(protocol.number(protocol.BUILD_PATHS) + protocol.texts([drv + "!*"]) + protocol.number(0))
+        assert machine.wait_until(lambda: list(base.glob("firn-*/**/file")))
+        for pid in Family(world)["all"]:
+            kill_quietly(pid)
+    end_of_connections(world)
+    assert list(base.glob("firn-*/**/file")) and os.listdir(world.tmp) == []
+    world.conf.pop("build-dir", None)
+    assert str(base) in noted_bases(world)
+    world.start()
+    assert machine.wait_until(lambda: str(base) not in noted_bases(world))
+    assert os.listdir(base) == []
+
+
 @pytest.mark.root_only
 def test_a_leftover_that_cannot_be_removed_is_told_and_stops_nothing(world):
     own_mount_namespace()
@@ -114,6 +151,22 @@ def test_a_directory_that_a_group_may_write_is_refused_unless_it_is_sticky(world
     expression = 'sh "t" "echo > $out" {}'
     world.build(expression).fails().says(f"'{world.tmp}' cannot hold build directories", f"group {group}", f"chmod g-w '{world.tmp}'", "'build-dir'")
     world.tmp.chmod(0o1775)
+    world.build(expression).ok()
+
+
+@pytest.mark.root_only
+def test_a_directory_that_no_build_user_reaches_is_an_error_that_names_what_is_closed(world):
+    """Only for builds that go there by path: those without a sandbox."""
+    closed = world.root / "closed"
+    (closed / "base").mkdir(parents=True)
+    closed.chmod(0o700)
+    world.conf |= {"sandbox": "relaxed", "build-dir": str(closed / "base")}
+    expression = 'sh "t" "echo running >&2; echo > $out" { __noChroot = true; }'
+    result = world.build(expression).fails()
+    result.says("Without a sandbox the build's user must find its way by path", f"'{closed}' is closed to it", f"chmod o+x '{closed}'", "'build-dir'")
+    assert "running" not in result.err and os.listdir(closed / "base") == []
+    world.build('sh "sandboxed" "echo > $out" {}').ok()
+    closed.chmod(0o711)
     world.build(expression).ok()
 
 

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "libstore/build/build-bases.hh"
 #include "libstore/build/private-group.hh"
 #include "libstore/store/path-locks.hh"
 #include "libstore/store/xattrs.hh"
@@ -105,6 +106,24 @@ UniqueFd openOwned(int dir, const std::string &name) {
         fd.reset();
     }
     return fd;
+}
+
+/// The common directories of ours in a base.
+std::vector<std::string> commonNames(int base) {
+    std::vector<std::string> names = listDirectory(base);
+    std::erase_if(names, [&](const std::string &name) {
+        bool isOne = isNameOf(closedDirectory(), name) || isNameOf(reachableDirectory(), name);
+        return !isOne || !openOwned(base, name);
+    });
+    return names;
+}
+
+/// A base that is a directory, or cannot be looked at, which throws.
+UniqueFd openIfThere(const std::filesystem::path &base) {
+    using std::filesystem::file_type;
+    std::error_code error;
+    file_type type = std::filesystem::status(base, error).type();
+    return type == file_type::directory || type == file_type::none ? openDirectory(base) : UniqueFd();
 }
 
 bool isNamed(int dir, const std::string &name, int fd) {
@@ -335,12 +354,15 @@ std::vector<std::filesystem::path> BuildDirectories::possibleBases(const Locatio
     return bases;
 }
 
-BuildDirectories::BuildDirectories(const std::filesystem::path &base, Sweep sweepIt)
+BuildDirectories::BuildDirectories(const std::filesystem::path &base, Sweep sweepIt, const Locations *notes)
     : closed_(closedDirectory()), reachable_(reachableDirectory()) {
     makeDirectories(base);
     base_ = openDirectory(base);
     basePath_ = std::filesystem::canonical(base);
     checkBase(base_.get(), basePath_);
+    if (notes) {
+        note_ = noteBuildBase(*notes, basePath_);
+    }
     open(closed_);
     if (sweepIt == Sweep::yes) {
         // What a listener tells of as it starts is no reason not to build.
@@ -378,21 +400,23 @@ void BuildDirectories::open(CommonDirectory &common) const {
 }
 
 void BuildDirectories::sweepLeftovers(const std::filesystem::path &base) {
-    std::error_code absent;
-    if (!std::filesystem::is_directory(base, absent)) {
+    UniqueFd fd = openIfThere(base);
+    if (!fd) {
         return;
     }
-    UniqueFd fd = openDirectory(base);
     checkBase(fd.get(), base);
     Sweeper sweeper(fd.get(), base);
-    for (const std::string &name : listDirectory(fd.get())) {
-        if (isNameOf(closedDirectory(), name) || isNameOf(reachableDirectory(), name)) {
-            sweeper.sweepAndRemove(name);
-        }
+    for (const std::string &name : commonNames(fd.get())) {
+        sweeper.sweepAndRemove(name);
     }
     if (sweeper.trouble()) {
         throw *sweeper.trouble();
     }
+}
+
+bool BuildDirectories::hasBuilds(const std::filesystem::path &base) {
+    UniqueFd fd = openIfThere(base);
+    return fd && !commonNames(fd.get()).empty();
 }
 
 BuildDirectory BuildDirectories::make() {

@@ -99,8 +99,9 @@ class BuildDirectories {
     /// Opens, or makes, the common directory and sweeps what is ours in the base, as far as it goes. Refuses
     /// a base directory in which others could replace what is ours: one of another user's, or that others, or
     /// a group which is not our own user's alone, or whom an ACL names, may write, unless it has a sticky
-    /// bit.
-    explicit BuildDirectories(const std::filesystem::path &base, Sweep sweep = Sweep::yes);
+    /// bit. The base is noted for later sweeps if it is said where (see build-bases.hh).
+    explicit BuildDirectories(const std::filesystem::path &base, Sweep sweep = Sweep::yes,
+                              const Locations *notes = nullptr);
     ~BuildDirectories();
     BuildDirectories(const BuildDirectories &) = delete;
     BuildDirectories &operator=(const BuildDirectories &) = delete;
@@ -113,6 +114,8 @@ class BuildDirectories {
     /// Removes what dead daemons left in `base`, if that is there. Refuses what the constructor refuses;
     /// what cannot be removed is an error when all else is swept.
     static void sweepLeftovers(const std::filesystem::path &base);
+    /// Whether there is anything of ours in `base`, of builds that go on or were killed.
+    static bool hasBuilds(const std::filesystem::path &base);
 
     /// The setting build-dir, else the daemon's TMPDIR, else `<state>/builds`.
     static BuildDirectoryBase findBase(const Locations &locations, const Settings &settings);
@@ -135,7 +138,7 @@ class BuildDirectories {
     std::filesystem::path moveToBase(int from, const std::string &name, const std::string &wanted);
 
     std::filesystem::path basePath_;
-    UniqueFd base_;
+    UniqueFd base_, note_;
     CommonDirectory closed_, reachable_;
     uint64_t count_ = 0; // of directories made, for their names
 };
