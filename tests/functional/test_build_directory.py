@@ -1,9 +1,11 @@
 """Where builds have their directory: who reaches it, what becomes of it, and where it may lie at all."""
 
 import contextlib
+import fcntl
 import grp
 import os
 import pwd
+import socket
 import struct
 import subprocess
 from pathlib import Path
@@ -123,6 +125,63 @@ def test_leftovers_are_swept_wherever_builds_have_been(world, sandbox, chosen_by
     world.start()
     assert machine.wait_until(lambda: str(base) not in noted_bases(world))
     assert os.listdir(base) == []
+
+
+PASS_ON_WHAT_IS_ABOVE = """
+import os, socket, sys
+opened = []
+for path in (".", "..", "../.."):
+    try:
+        opened.append(os.open(path, os.O_RDONLY))
+    except PermissionError:
+        pass
+with socket.socket(socket.AF_UNIX) as accomplice:
+    accomplice.connect(sys.argv[1])
+    socket.send_fds(accomplice, [b"x"], opened)
+"""
+
+
+def passed_on(listener):
+    connection, _ = listener.accept()
+    with connection:
+        return socket.recv_fds(connection, 1, 10)[1]
+
+
+@pytest.mark.root_only
+def test_a_build_without_a_sandbox_is_swept_once_it_is_dead_whatever_locks_an_accomplice_has(world):
+    world.conf["sandbox"] = "false"
+    world.allow_left.add("store")
+    program = world.src / "pass_on.py"
+    program.write_text(PASS_ON_WHAT_IS_ABOVE)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.settimeout(machine.PATIENCE)
+        listener.bind(str(world.root / "accomplice"))
+        (world.root / "accomplice").chmod(0o777)
+        listener.listen()
+        client = world.popen(["nix-build", "--no-out-link", world.nix(f"sh \"t\" ''/usr/bin/python3 {program} {world.root}/accomplice; {WAIT}'' {{}}")])
+        descriptors = passed_on(listener)
+    [directory] = world.tmp.glob("firn-0-open/*-*/o/b")
+    family = Family(world)
+
+    kill_quietly(world.daemon.pid)
+    world.daemon.wait()
+    world.daemon = None
+    last = world.tmp / "firn-0-open/99999999-1"
+    last.mkdir()
+    world.start()
+    assert machine.wait_until(lambda: not last.exists())
+    assert directory.exists(), "it was swept, and lives"
+
+    for pid in family["all"]:
+        kill_quietly(pid)
+    world.finish(client)
+    assert world.wait_for_quiet() == [] and directory.exists()
+    for descriptor in descriptors:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    world.restart()
+    assert machine.wait_until(lambda: os.listdir(world.tmp) == []), list(world.tmp.rglob("*"))
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 @pytest.mark.root_only

@@ -43,11 +43,14 @@ fs::path readNote(int notes, const std::string &name) {
     return noteName(base) == name ? base : fs::path();
 }
 
-/// Unless somebody builds there, or what somebody left there stays.
-void dropNote(int notes, const std::string &name, const fs::path &base) {
+/// Unless it is not there, or somebody builds in its base, or what somebody left there stays.
+void dropNote(int notes, const std::string &name) {
     UniqueFd note(openat(notes, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-    bool needed = !note || !lockNote(note.get(), LockMode::exclusive) ||
-                  (!base.empty() && BuildDirectories::hasBuilds(base));
+    if (!note || !lockNote(note.get(), LockMode::exclusive)) {
+        return;
+    }
+    fs::path base = readNote(notes, name);
+    bool needed = !base.empty() && BuildDirectories::hasBuilds(base);
     if (!needed && unlinkat(notes, name.c_str(), 0) != 0) {
         throwErrno("removing '{}', the note of '{}'", name, base.string());
     }
@@ -60,7 +63,11 @@ void makeRoom(int notes) {
         return;
     }
     for (const std::string &name : names) {
-        dropNote(notes, name, readNote(notes, name));
+        try {
+            dropNote(notes, name);
+        } catch (const Error &) {
+            // Nobody knows whether it is needed: it stays.
+        }
     }
     if (listDirectory(notes).size() >= mostNotes) {
         throw Error(ErrorKind::refused,
@@ -156,14 +163,14 @@ void sweepBuildBases(const Locations &locations, const Settings &settings, Logge
     for (const std::string &name : notes ? listDirectory(notes.get()) : std::vector<std::string>()) {
         attempt([&] {
             fs::path base = readNote(notes.get(), name);
-            base.empty() ? dropNote(notes.get(), name, base) : void(bases.insert(base));
+            base.empty() ? dropNote(notes.get(), name) : void(bases.insert(base));
         });
     }
     for (const fs::path &base : bases) {
         attempt([&] {
             sweepBase(base);
             if (notes) {
-                dropNote(notes.get(), noteName(base), base);
+                dropNote(notes.get(), noteName(base));
             }
         });
     }
