@@ -130,7 +130,8 @@ std::unique_ptr<Activity> BuildWorker::showLockWait(const StorePath &drvPath) co
 BuildDirectories &BuildWorker::directories() {
     if (!directories_) {
         BuildDirectoryBase base = BuildDirectories::findBase(store.locations(), context.settings);
-        auto made = std::make_unique<BuildDirectories>(base.path);
+        auto made =
+            std::make_unique<BuildDirectories>(base.path, BuildDirectories::Sweep::yes, &store.locations());
         execChoice_ = chooseExecMechanism(*made, base.origin, store.locations(), context.settings,
                                           sandboxInitProgram());
         if (!execChoice_.warning.empty()) {
