@@ -13,6 +13,7 @@
 #include "firn/peer-policy.hh"
 #include "firn/stdio-forward.hh"
 #include "firn/store-uri.hh"
+#include "libstore/build/build-bases.hh"
 #include "libstore/build/build-directory-exec.hh"
 #include "libstore/build/helper-program.hh"
 #include "libstore/build/scratch-store.hh"
@@ -88,16 +89,9 @@ void serveStdio(const DaemonOptions &options, const StoreChoice &choice, const S
     forwardConnection(client.readEnd.get(), client.writeEnd.get(), daemon.get());
 }
 
-/// Removes what builds of killed daemons left behind, as far as that can be told from what is in use. Builds
-/// may have been in the default directory because nothing can be executed in the chosen one.
+/// Removes what builds of killed daemons left behind, as far as that can be told from what is in use.
 void sweepLeftovers(const Locations &locations, const Settings &settings, Logger &logger) {
-    for (const std::filesystem::path &base : BuildDirectories::possibleBases(locations, settings)) {
-        try {
-            BuildDirectories::sweepLeftovers(base);
-        } catch (const Error &error) {
-            logger.warn(error.message());
-        }
-    }
+    sweepBuildBases(locations, settings, logger);
     std::error_code absent;
     if (std::filesystem::is_directory(locations.storeDir.str(), absent)) {
         sweepScratchStores(openDirectory(locations.storeDir.str()).get(), logger);

@@ -1,8 +1,11 @@
 """Where builds have their directory: who reaches it, what becomes of it, and where it may lie at all."""
 
+import contextlib
+import fcntl
 import grp
 import os
 import pwd
+import socket
 import struct
 import subprocess
 from pathlib import Path
@@ -10,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import machine
-from test_noexec import own_mount_namespace
+import protocol
+from test_noexec import Family, end_of_connections, kill_quietly, own_mount_namespace
 
 pytestmark = [pytest.mark.firn_only("stock Nix has its build directories elsewhere")]
 
@@ -42,7 +46,7 @@ def test_only_its_own_user_reaches_an_unsandboxed_build_and_nobody_a_sandboxed_o
         ++ map (n: sh "out${{n}}" ''chmod 777 .; {WAIT}'' {{ __noChroot = true; }}) [ "1" "2" ]""")])
     try:
         started(world, client, 4)
-        closed, reachable = list(world.tmp.glob("firn-0/*-*/b")), list(world.tmp.glob("firn-0-open/*-*/b"))
+        closed, reachable = list(world.tmp.glob("firn-0/*-*/b")), list(world.tmp.glob("firn-0-open/*-*/o/b"))
         assert len(closed) == len(reachable) == 2
         assert (world.tmp / "firn-0").stat().st_mode & 0o7777 == 0o700
         owner = {directory: directory.stat().st_uid for directory in closed + reachable}
@@ -51,7 +55,7 @@ def test_only_its_own_user_reaches_an_unsandboxed_build_and_nobody_a_sandboxed_o
         allowed = {(uid, directory) for uid in uids for directory in owner if reaches(uid, directory)}
         assert allowed == {(owner[directory], directory) for directory in reachable}
     finally:
-        for directory in world.tmp.glob("firn-*/*-*/b"):
+        for directory in [*world.tmp.glob("firn-0/*-*/b"), *world.tmp.glob("firn-0-open/*-*/o/b")]:
             (directory / "go").touch()
         out, err = world.finish(client)
     assert client.returncode == 0, err
@@ -88,6 +92,98 @@ def test_leftovers_are_swept_where_builds_are_now_and_where_they_would_be_by_def
     assert machine.wait_until(lambda: not any(os.listdir(base) for base in bases)), [os.listdir(base) for base in bases]
 
 
+def noted_bases(world):
+    noted = []
+    for note in (world.state / "firn/build-bases").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            noted.append(note.read_text())
+    return noted
+
+
+@both
+@pytest.mark.parametrize("chosen_by", ["client", "settings"])
+def test_leftovers_are_swept_wherever_builds_have_been(world, sandbox, chosen_by):
+    """Where one client alone wanted them, or the settings did before they changed."""
+    base = world.root / "base"
+    base.mkdir()
+    world.conf["sandbox"] = sandbox
+    if chosen_by == "settings":
+        world.conf["build-dir"] = str(base)
+    world.allow_left.add("store")
+    [drv] = world.instantiate(f"sh \"t\" ''echo > file; {WAIT}'' {{}}")
+    with protocol.Connection(world) as connection:
+        if chosen_by == "client":
+            connection.set_options(build_dir=str(base))
+        connection.send(protocol.number(protocol.BUILD_PATHS) + protocol.texts([drv + "!*"]) + protocol.number(0))
+        assert machine.wait_until(lambda: list(base.glob("firn-*/**/file")))
+        for pid in Family(world)["all"]:
+            kill_quietly(pid)
+    end_of_connections(world)
+    assert list(base.glob("firn-*/**/file")) and os.listdir(world.tmp) == []
+    world.conf.pop("build-dir", None)
+    assert str(base) in noted_bases(world)
+    world.start()
+    assert machine.wait_until(lambda: str(base) not in noted_bases(world))
+    assert os.listdir(base) == []
+
+
+PASS_ON_WHAT_IS_ABOVE = """
+import os, socket, sys
+opened = []
+for path in (".", "..", "../.."):
+    try:
+        opened.append(os.open(path, os.O_RDONLY))
+    except PermissionError:
+        pass
+with socket.socket(socket.AF_UNIX) as accomplice:
+    accomplice.connect(sys.argv[1])
+    socket.send_fds(accomplice, [b"x"], opened)
+"""
+
+
+def passed_on(listener):
+    connection, _ = listener.accept()
+    with connection:
+        return socket.recv_fds(connection, 1, 10)[1]
+
+
+@pytest.mark.root_only
+def test_a_build_without_a_sandbox_is_swept_once_it_is_dead_whatever_locks_an_accomplice_has(world):
+    world.conf["sandbox"] = "false"
+    world.allow_left.add("store")
+    program = world.src / "pass_on.py"
+    program.write_text(PASS_ON_WHAT_IS_ABOVE)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.settimeout(machine.PATIENCE)
+        listener.bind(str(world.root / "accomplice"))
+        (world.root / "accomplice").chmod(0o777)
+        listener.listen()
+        client = world.popen(["nix-build", "--no-out-link", world.nix(f"sh \"t\" ''/usr/bin/python3 {program} {world.root}/accomplice; {WAIT}'' {{}}")])
+        descriptors = passed_on(listener)
+    [directory] = world.tmp.glob("firn-0-open/*-*/o/b")
+    family = Family(world)
+
+    kill_quietly(world.daemon.pid)
+    world.daemon.wait()
+    world.daemon = None
+    last = world.tmp / "firn-0-open/99999999-1"
+    last.mkdir()
+    world.start()
+    assert machine.wait_until(lambda: not last.exists())
+    assert directory.exists(), "it was swept, and lives"
+
+    for pid in family["all"]:
+        kill_quietly(pid)
+    world.finish(client)
+    assert world.wait_for_quiet() == [] and directory.exists()
+    for descriptor in descriptors:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    world.restart()
+    assert machine.wait_until(lambda: os.listdir(world.tmp) == []), list(world.tmp.rglob("*"))
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
 @pytest.mark.root_only
 def test_a_leftover_that_cannot_be_removed_is_told_and_stops_nothing(world):
     own_mount_namespace()
@@ -114,6 +210,22 @@ def test_a_directory_that_a_group_may_write_is_refused_unless_it_is_sticky(world
     expression = 'sh "t" "echo > $out" {}'
     world.build(expression).fails().says(f"'{world.tmp}' cannot hold build directories", f"group {group}", f"chmod g-w '{world.tmp}'", "'build-dir'")
     world.tmp.chmod(0o1775)
+    world.build(expression).ok()
+
+
+@pytest.mark.root_only
+def test_a_directory_that_no_build_user_reaches_is_an_error_that_names_what_is_closed(world):
+    """Only for builds that go there by path: those without a sandbox."""
+    closed = world.root / "closed"
+    (closed / "base").mkdir(parents=True)
+    closed.chmod(0o700)
+    world.conf |= {"sandbox": "relaxed", "build-dir": str(closed / "base")}
+    expression = 'sh "t" "echo running >&2; echo > $out" { __noChroot = true; }'
+    result = world.build(expression).fails()
+    result.says("Without a sandbox the build's user must find its way by path", f"'{closed}' is closed to it", f"chmod o+x '{closed}'", "'build-dir'")
+    assert "running" not in result.err and os.listdir(closed / "base") == []
+    world.build('sh "sandboxed" "echo > $out" {}').ok()
+    closed.chmod(0o711)
     world.build(expression).ok()
 
 

@@ -141,6 +141,20 @@ def test_every_output_is_compared_and_kept_on_request(world, sandbox):
     world.allow_left |= {"store", "tmp"}
 
 
+def test_a_kept_tree_goes_with_the_next_check_of_its_output(world):
+    noise = Noise(world, "true")
+    noise.set("data", "one")
+    expression = noise.shell("cp $noise/data $out")
+    out = world.output(expression)
+    noise.set("data", "two")
+    check_of(world, expression, "-K")
+    assert (world.store / f"{out.name}.check").read_text() == "two"
+    noise.set("data", "one")
+    world.build(expression, "--check").ok()
+    assert world.stray_names() == []
+    world.allow_left.add("tmp")
+
+
 def test_a_long_list_is_cut_and_counted(world):
     noise = Noise(world, "true")
     noise.set("data", "one")
@@ -166,14 +180,15 @@ def test_names_and_targets_that_are_no_text_are_shown_safely(world):
     assert {difference["path"] for difference in report(world, drv_of(result))["outputs"]["out"]["differences"]} == {r"a\x1b[31m\xff", "link"}
 
 
-def test_a_check_that_repeats_leaves_a_report_that_says_so(world):
+def test_a_check_that_repeats_says_nothing_and_leaves_a_report_that_says_so(world):
     noise = Noise(world, "true")
     expression = noise.shell("echo same > $out")
     drv, = world.instantiate(expression)
     world.build(expression).ok()
-    world.build(expression, "--check").ok()
+    assert "output 'out'" not in world.build(expression, "--check").ok().err
     found = report(world, drv)
     assert found["deterministic"] is True and found["outputs"]["out"]["verdict"] == "same"
+    assert found["outputs"]["out"]["damaged"] is False and found["outputs"]["out"]["stale"] == []
     world.run("nix", "log", drv).ok()
 
 
@@ -186,6 +201,68 @@ def test_what_was_damaged_since_it_was_registered_is_not_the_builds_fault(world)
     out.chmod(0o755)
     out.write_text("two")
     check_of(world, expression).says("what is in the store is what was built now, but not what was registered")
+    world.allow_left.add("verify")
+
+
+def damage(path, data):
+    path.chmod(0o755)
+    path.write_text(data)
+    path.chmod(0o444)
+
+
+@pytest.mark.every_client
+@SANDBOXES
+def test_damaged_files_are_named_where_the_build_repeats(world, sandbox):
+    """Which is no fault of the build, and no success of the check."""
+    expression = 'sh "many" "mkdir $out $out/share; echo right > $out/share/file; echo other > $out/other; ln -s here $out/link" {}'
+    drv, = world.instantiate(expression)
+    out = world.output(expression)
+    damage(out / "share/file", "wrong, and longer")
+    out.chmod(0o755)
+    (out / "link").unlink()
+    (out / "added").write_text("")
+    out.chmod(0o555)
+    world.build(expression, "--check", "-K").fails(1).says(
+        f"output '{out}' of derivation '{drv}' is damaged: what is in the store is not what was registered. The build itself repeats",
+        f"output 'out' ('{out}'): damaged since it was registered, 1 with other contents, 1 missing, 1 new",
+        "added: new (regular file)", "link: missing now (symlink)",
+        "share/file: contents differ (17 bytes, the first at offset 0; 6 bytes long, now 17)")
+    found = report(world, drv)
+    output = found["outputs"]["out"]
+    assert found["deterministic"] is True and output["verdict"] == "same" and output["damaged"] is True
+    assert {(one["path"], one["kind"]) for one in output["differences"]} == {("share/file", "contents"), ("link", "extra"), ("added", "missing")}
+    assert output["narHash"]["registered"] == output["narHash"]["built"]
+    assert output["narHash"]["onDisk"] == "sha256-" + world.run("nix", "hash", "path", "--base64", out).ok().path.removeprefix("sha256-")
+    assert world.stray_names() == []
+    # As the message says.
+    world.build(expression, "--repair").ok()
+    world.build(expression, "--check").ok()
+    assert report(world, drv)["outputs"]["out"]["damaged"] is False
+
+
+def test_damage_to_what_does_not_repeat_either_is_told(world):
+    noise = Noise(world, "true")
+    noise.set("data", "one")
+    expression = noise.shell("mkdir $out; cp $noise/data $out/data; echo same > $out/same")
+    out = world.output(expression)
+    damage(out / "same", "not")
+    noise.set("data", "two")
+    result = check_of(world, expression)
+    result.says(f"output '{out}' differs", "  data: contents differ", "  same: contents differ",
+                "what is in the store is not what was registered (registered: sha256-",
+                "it cannot be told what was damaged and what the build does not repeat")
+    output = report(world, drv_of(result))["outputs"]["out"]
+    assert output["verdict"] == "differs" and output["damaged"] is True
+    assert len({output["narHash"][which] for which in ("registered", "built", "onDisk")}) == 3
+    world.allow_left.add("verify")
+
+
+def test_a_registered_output_that_vanished_is_told_of(world):
+    expression = 'sh "gone" "mkdir $out; echo > $out/file" {}'
+    out = world.output(expression)
+    out.chmod(0o755)
+    shutil.rmtree(out)
+    world.build(expression, "--check").fails(1).says("is damaged: what is in the store is not", "missing now (directory)")
     world.allow_left.add("verify")
 
 
@@ -308,6 +385,25 @@ def test_a_registered_program_with_a_stale_signature_is_named_as_such(world):
     assert difference["macho"] == {"difference": "signature", "registeredStale": True, "builtStale": False, "madeRight": False}
 
 
+@pytest.mark.every_client
+@SANDBOXES
+def test_a_stale_registered_program_that_is_built_the_same_is_named_too(world, sandbox):
+    noise = Noise(world, sandbox)
+    noise.set("stale", synthetic_macho.program([], stale=1))
+    noise.set("good", synthetic_macho.program([]))
+    noise.set("data", "one")
+    expression = noise.shell("mkdir $out; cp $noise/stale $noise/good $noise/data $out; cp $noise/stale $out/again")
+    drv, = world.instantiate(expression)
+    world.build(expression).ok()
+    result = world.build(expression, "--check").ok()
+    words = "stale: the code signature of the registered file is stale, and that of the new one, which is the same"
+    result.says(words, "again: the code signature")
+    assert "good: " not in result.err
+    assert report(world, drv)["outputs"]["out"]["stale"] == ["again", "stale"]
+    noise.set("data", "two")
+    check_of(world, expression).says(words, "data: contents differ")
+
+
 def test_a_program_that_its_builder_leaves_stale_differs_where_it_is_rewritten_and_it_is_said_why(world):
     expression = macho(world, "stale=1")
     out = world.build(f"({expression}).out").ok().path
@@ -363,6 +459,19 @@ def test_the_hook_sees_every_output_that_differs(world, sandbox):
     assert world.stray_names() == []
     # It is in the log, too.
     assert f"old {paths[0]} one" in world.run("nix-store", "--read-log", drv_of(result)).ok().out
+
+
+@SANDBOXES
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_hook_reads_what_the_build_left_in_its_directory(world, sandbox, keep):
+    expression, out, dev = hook(world, 'cat "$4/left"', sandbox)
+    (world.root / "noise/script").write_text("echo this was left > left; chmod 777 .\n" + (world.root / "noise/script").read_text())
+    result = check_of(world, expression, *(["-K"] if keep else []))
+    assert "warning: diff-hook" not in result.err and result.err.count("this was left") == 2
+    if keep:
+        kept, = re.findall(r"keeping build directory '(\S+)'", result.err)
+        assert open(f"{kept}/left").read() == "this was left\n"
+        world.allow_left |= {"store", "tmp"}
 
 
 def test_the_hook_does_not_run_when_a_build_repeats_or_when_it_is_off(world):
@@ -536,6 +645,21 @@ def test_names_that_collide_after_the_rewrite_are_refused(world):
     assert (out / "x").read_text() == "2\n" and world.stray_names() == []
 
 
+@pytest.mark.every_client
+@SANDBOXES
+def test_what_a_build_makes_of_its_path_but_the_path_itself_differs_where_it_is_built_at_another(world, sandbox):
+    """Half a hash and a compressed path cannot be rewritten. With a sandbox nothing has to be."""
+    noise = Noise(world, sandbox)
+    expression = noise.shell("mkdir $out; basename $out | cut -c1-16 > $out/half; echo $out | gzip -n > $out/packed.gz; echo $out > $out/whole")
+    world.build(expression).ok()
+    result = world.build(expression, "--check")
+    if sandbox == "true":
+        result.ok()
+        return
+    result.fails().says("2 with other contents", "  half: contents differ", "  packed.gz: contents differ")
+    assert "whole" not in result.err
+
+
 # --- content-addressed outputs
 
 
@@ -582,6 +706,30 @@ def test_a_damaged_floating_output_is_repaired(ca):
     ca.verify()
 
 
+@pytest.mark.every_client
+@pytest.mark.parametrize("resolved", [False, True])
+def test_a_repair_that_does_not_repeat_fails_and_says_what_stays_damaged(ca, resolved):
+    noise = Noise(ca, "true")
+    noise.set("data", "one")
+    single = '{ __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; }'
+    script = "mkdir $out; cp $noise/data $out/data"
+    expression = noise.shell(script, attrs=single)
+    if resolved:
+        expression = f"""let a = sh "a" "echo > $out" {single}; in {noise.shell(f': ${{a}}; {script}', attrs=single)}"""
+        (noise.path / "script").write_text(script)
+    drv, = ca.instantiate(expression)
+    out = ca.output(expression)
+    damage(out / "data", "damage")
+    noise.set("data", "two")
+    result = ca.build(expression, "--repair").fails().says(f"cannot repair '{out}': derivation '")
+    assert f"'{out}' stays damaged" in result.err and "known to be" not in result.err
+    other, = re.findall(r"came out with other contents, at '(\S+)'", result.err)
+    assert other != str(out) and open(f"{other}/data").read() == "two" and (out / "data").read_text() == "damage"
+    # What is said helps.
+    ca.run("nix-store", "--delete", out).ok()
+    assert ca.build(expression).ok().path == other
+
+
 # --- why paths are rewritten
 
 
@@ -600,6 +748,9 @@ def test_a_build_that_has_to_rewrite_says_why(world, command):
     line, = [line for line in result.err.splitlines() if "rewritten" in line]
     assert re.fullmatch(r"note: '\S+-two\.drv' is built without a sandbox, and of its outputs '\S+-two-doc' is in the store already: "
                         "what is there is built at another path, which is rewritten to the real one in all outputs", line), result
+    # Who wonders later finds it.
+    drv = re.search(r"'(\S+\.drv)'", line)[1]
+    assert line in world.run("nix-store", "--read-log", drv).ok().out.splitlines()
 
 
 def test_a_sandboxed_build_rewrites_nothing(world):

@@ -5,6 +5,7 @@ stock-2.34 as well. The address of an output that names itself differs between t
 """
 
 import contextlib
+import fcntl
 import gzip
 import hashlib
 import json
@@ -12,8 +13,10 @@ import os
 import re
 from pathlib import Path
 
+import machine
 import protocol
 import pytest
+from world import wait_for_file
 
 BASE32 = "0123456789abcdfghijklmnpqrsvwxyz"
 CA = '{ __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; }'
@@ -119,6 +122,24 @@ def test_contents_that_somebody_else_chose_are_not_vouched_for(ca):
     assert {to for _, _, to in realisations(ca)} == {str(path)}
 
 
+@pytest.mark.firn_only("stock Nix takes an executable file for a plain one")
+@pytest.mark.parametrize("what", ["executable", "a directory", "a symlink"])
+@pytest.mark.parametrize("trusted", [False, True])
+def test_what_is_no_plain_file_is_not_taken_under_the_address_of_one(ca, what, trusted):
+    ca.conf["trusted-users"] = ca.conf["trusted-users"] if trusted else "nobody"
+    node = {"executable": protocol.regular(b"echo\n", executable=True), "a symlink": protocol.symlink("echo"),
+            "a directory": protocol.directory(protocol.entry("echo", protocol.regular(b"echo\n"))),
+            "plain": protocol.regular(b"echo\n")}
+    digest = hashlib.sha256(b"echo\n").hexdigest()
+    path = ca.run("nix-store", "--print-fixed-path", "sha256", digest, "tool").ok().path
+    with protocol.Connection(ca) as connection, pytest.raises(protocol.DaemonError, match=f"is that of a plain file, and what came is {what}"):
+        connection.add_nar(path, protocol.nar(node[what]), ca=f"fixed:sha256:{digest}", check=True)
+    assert not ca.is_valid(path)
+    with protocol.Connection(ca) as connection:
+        connection.add_nar(path, protocol.nar(node["plain"]), ca=f"fixed:sha256:{digest}", check=True)
+    assert ca.is_valid(path)
+
+
 @pytest.mark.every_client
 def test_outputs_may_refer_to_each_other(ca):
     script = "echo $out > $out; echo $out $dev > $dev; mkdir $lib; echo $dev > $lib/dev"
@@ -215,6 +236,34 @@ def test_a_conflicting_realisation_is_refused(ca):
 
 
 @pytest.mark.every_client
+@pytest.mark.firn_only("stock Nix fails, or takes the second")
+def test_a_realisation_that_became_known_during_the_build_counts_and_is_told_of(ca):
+    marks = ca.root / "marks"
+    marks.mkdir()
+    marks.chmod(0o777)
+    ca.conf["sandbox-paths"] += f" {marks}"
+    expression = f'sh "a" "touch {marks}/begun; until test -e {marks}/go; do sleep 0.1; done; echo a > $out" {CA}'
+    (marks / "go").touch()
+    path = ca.output(expression)
+    (drv, output, _), = [known for known in realisations(ca) if known[2] == str(path)]
+    ca.run("nix-store", "--delete", path).ok()
+    for mark in ("go", "begun"):
+        (marks / mark).unlink()
+    other = ca.output(f'sh "a" "echo other > $out" {CA}')
+    client = ca.popen(["nix-build", "--no-out-link", ca.nix(expression)])
+    wait_for_file(marks / "begun")
+    text = json.dumps({"id": f"{drv}!{output}", "outPath": other.name, "signatures": [], "dependentRealisations": {}})
+    with protocol.Connection(ca) as connection:
+        connection.request(42, protocol.text(text))
+    (marks / "go").touch()
+    out, err = ca.finish(client)
+    assert client.returncode == 0, err
+    assert f"is known to be '{other}' already; what was built now is '{path}'" in err.decode()
+    assert (drv, output, str(other)) in realisations(ca) and (drv, output, str(path)) not in realisations(ca)
+    assert ca.is_valid(path) and out.decode().strip() == str(other)
+
+
+@pytest.mark.every_client
 def test_half_a_hash_stays_as_it_is(ca):
     path = ca.output(f'sh "half" "n=\\${{out##*/}}; echo \\${{n%%-*}} | cut -c1-16 > $out; echo $out >> $out" {CA}')
     half, whole = path.read_text().splitlines()
@@ -284,6 +333,53 @@ def test_a_fixed_and_a_floating_derivation_with_the_same_path_at_once(ca):
     floating = '{ __contentAddressed = true; outputHashMode = "flat"; outputHashAlgo = "sha256"; }'
     lines = ca.build(f'[ (sh "x" "sleep 1; echo same > $out" {floating}) (fixed "x" "flat" "{digest}" "sleep 2; echo same > $out" {{}}) ]').ok().lines
     assert len(set(lines)) == 1
+
+
+@contextlib.contextmanager
+def locked(world, path):
+    """As another process does that makes this path."""
+    with open(f"{path}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+        os.unlink(lock.name)
+
+
+@pytest.mark.every_client
+@pytest.mark.firn_only("stock Nix waits within its only thread")
+def test_a_build_waits_for_the_lock_of_a_path_that_it_has_computed_while_others_go_on(ca):
+    ca.conf["max-jobs"] = ca.client_conf["max-jobs"] = "2"
+    marks = ca.root / "marks"
+    marks.mkdir()
+    marks.chmod(0o777)
+    ca.conf["sandbox-paths"] += f" {marks}"
+    first = f'sh "first" "echo first > $out" {CA}'
+    path = ca.output(first)
+    ca.run("nix-store", "--delete", path).ok()
+    second = f'sh "second" "touch {marks}/begun; until test -e {marks}/go; do sleep 0.1; done; echo second > $out" {{}}'
+    with locked(ca, path):
+        client = ca.popen(["nix-build", "--no-out-link", ca.nix(f"[ ({first}) ({second}) ]")])
+        for line in client.stderr:
+            if b"waiting for lock on the outputs of" in line:
+                break
+        wait_for_file(marks / "begun")
+        (marks / "go").touch()
+        # The other one ends, and is registered, while this one waits.
+        assert machine.wait_until(lambda: any(known.endswith("-second") for known in ca.valid_paths()))
+        assert client.poll() is None and not ca.is_valid(path)
+    out, err = ca.finish(client)
+    assert client.returncode == 0 and str(path) in out.decode().splitlines(), err
+    assert path.read_text() == "first\n" and not os.path.exists(f"{path}.lock")
+
+
+@pytest.mark.firn_only("stock Nix waits for ever")
+def test_a_wait_for_such_a_lock_ends_with_the_time_that_the_build_has(ca):
+    expression = f'sh "first" "echo first > $out" {CA}'
+    path = ca.output(expression)
+    ca.run("nix-store", "--delete", path).ok()
+    with locked(ca, path):
+        ca.build(expression, "--timeout", "1").fails().says("timed out after 1 seconds")
+    assert ca.stray_names() == [] and not ca.is_valid(path)
+    assert ca.output(expression) == path
 
 
 def test_two_clients_build_the_same_floating_derivation(ca):

@@ -357,6 +357,51 @@ def test_a_repair_puts_the_same_program_back(ca):
     require_own_address(ca, path)
 
 
+def damage(program, data):
+    program.chmod(0o644)
+    program.write_bytes(data)
+    program.chmod(0o555)
+
+
+@pytest.mark.every_client
+def test_with_warn_too_an_address_of_firn_s_own_is_repaired_in_final_forms(ca):
+    expression = made("prog", ["$out/bin/prog uuid=content $out/share"])
+    path = ca.output(expression)
+    good = (path / "bin/prog").read_bytes()
+    damage(path / "bin/prog", b"damage")
+    ca.stop()
+    ca.conf["macho-signatures"] = "warn"
+    repaired = ca.build(expression, "--repair").ok()
+    assert repaired.path == str(path) and "wrong" not in repaired.err and "known to be" not in repaired.err
+    assert (path / "bin/prog").read_bytes() == good
+    require_own_address(ca, path)
+
+
+@pytest.mark.every_client
+def test_a_repair_of_a_path_by_nix_s_own_rule_gives_back_what_was_registered_under_warn_alone(ca):
+    expression = made("prog", ["$out/bin/prog uuid=content $out/share"])
+    ca.conf["macho-signatures"] = "warn"
+    path = ca.output(expression)
+    wrong = (path / "bin/prog").read_bytes()
+    assert synthetic_macho.stale_slots(wrong)
+    damage(path / "bin/prog", b"damage")
+    ca.stop()
+    ca.conf["macho-signatures"] = "repair"
+    ca.build(expression, "--repair").fails().says(f"cannot repair '{path}', output 'out' of '", "'bin/prog'", "'macho-signatures = warn' alone")
+    assert (path / "bin/prog").read_bytes() == b"damage" and ca.valid_paths() >= {str(path)}
+    ca.stop()
+    ca.conf["macho-signatures"] = "warn"
+    assert ca.build(expression, "--repair").ok().path == str(path)
+    assert (path / "bin/prog").read_bytes() == wrong
+    # As the message says.
+    ca.stop()
+    ca.conf["macho-signatures"] = "repair"
+    ca.run("nix-store", "--delete", path).ok()
+    other = ca.output(expression)
+    assert other != path
+    require_own_address(ca, other)
+
+
 def test_a_check_finds_what_is_not_reproducible(ca):
     random = "x$(od -An -N4 -tx1 /dev/urandom | tr -d ' ')"
     expression = made("prog", [f"$out/bin/prog uuid=content $out/{random}"])

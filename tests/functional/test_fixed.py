@@ -69,6 +69,14 @@ def test_a_wrong_hash_is_refused_with_both_hashes(world, mode):
     assert result.status in (1, 102)
 
 
+@pytest.mark.every_client
+@pytest.mark.firn_only("stock Nix knows the attribute 'url' alone, or none")
+@pytest.mark.parametrize("attribute", ["url", "urls"])
+def test_a_wrong_hash_is_told_with_what_was_to_be_fetched(world, attribute):
+    attrs = f'{{ {attribute} = "https://example.org/some"; }}'
+    world.build(f'fixed "wrong" "flat" "{"0" * 64}" "echo fixed > $out" {attrs}').fails().says("likely URL: https://example.org/some")
+
+
 @pytest.mark.allow_left("store")
 def test_content_with_the_wrong_hash_never_gets_the_promised_path(world):
     promised = world.direct("nix-store", "--print-fixed-path", "sha256", "0" * 64, "wrong").ok().path

@@ -427,14 +427,20 @@ def test_keep_failed_keeps_the_files_and_says_that_they_cannot_be_executed(world
 # --- builds that stand still
 
 class Holds:
-    """Points at which a build stands still until it is let go, in the place of sandbox-init and of the builder.
+    """Points at which a build stands still until it is let go, in the place of sandbox-init, of the builder, and of the C library's
+    functions in the connection (as far as `preload()` was called).
 
     `probe`   a program is executed from a build directory, to find out whether that works
     `enter`   sandbox-init has been started, with the directory and its mount in its hands, and has done nothing yet
     `set-up`  everything is made and given up, and the builder is being executed: its program is under a lease (fcntl(2)),
               whose holder the kernel waits for
     `run`     the builder runs, and waits
+    `remove`  the connection removes the build directory, and has come to a file named "halt"
+    `keep`    the connection is about to move it to where it is kept
+    `kept`    it is there, and what was around it is not removed yet
     """
+
+    LEAVE = ["remove", "keep", "kept"]
 
     PROGRAM = r"""
         #include <fcntl.h>
@@ -461,15 +467,40 @@ class Holds:
         }
         """
 
+    LIBRARY = r"""
+        #include <fcntl.h>
+        #include <stdio.h>
+        #include <string.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+        static volatile char folder[512] = "@FOLDER@";
+        static void stand(const char *phase) {
+            char hold[600], at[600];
+            snprintf(hold, sizeof hold, "%s/hold-%s", (const char *)folder, phase);
+            snprintf(at, sizeof at, "%s/at-%s", (const char *)folder, phase);
+            if (access(hold, F_OK) == 0) close(open(at, O_CREAT | O_WRONLY, 0600));
+            while (access(hold, F_OK) == 0) usleep(2000);
+        }
+        int unlinkat(int dir, const char *name, int flags) {
+            if (strcmp(name, "halt") == 0) stand("remove");
+            return syscall(SYS_unlinkat, dir, name, flags);
+        }
+        int renameat2(int fromDir, const char *from, int toDir, const char *to, unsigned flags) {
+            int keeps = strncmp(to, "nix-build-", strlen("nix-build-")) == 0;
+            if (keeps) stand("keep");
+            int result = syscall(SYS_renameat2, fromDir, from, toDir, to, flags);
+            if (keeps && result == 0) stand("kept");
+            return result;
+        }
+        """
+
     def __init__(self, world):
         self.world, self.folder = world, world.root / "holds"
         self.folder.mkdir()
         self.folder.chmod(0o777)
         daemon = Path(world.daemon_command()[0])
         (self.folder / "real").symlink_to(daemon.parent.parent / "sandbox-init/firn-sandbox-init")
-        self.program = self.folder / "firn-sandbox-init"
-        self.program.write_bytes(self.compiled().replace(b"@FOLDER@".ljust(256, b"\0"), str(self.folder).encode().ljust(256, b"\0")))
-        self.program.chmod(0o755)
+        self.program = self.make("firn-sandbox-init", self.PROGRAM)
         self.shell = self.folder / "sh"
         shutil.copyfile(BUSYBOX, self.shell)
         self.shell.chmod(0o755)
@@ -477,12 +508,22 @@ class Holds:
         world.daemon_env["FIRN_SANDBOX_INIT"] = str(self.program)
         world.conf["sandbox-paths"] += f" {self.folder}"
 
-    @classmethod
+    @staticmethod
     @functools.cache
-    def compiled(cls):
+    def compiled(text, *options):
         with tempfile.TemporaryDirectory() as folder:
-            subprocess.run(["cc", "-xc", "-", "-o", f"{folder}/hold"], input=cls.PROGRAM.encode(), check=True)
+            subprocess.run(["cc", *options, "-xc", "-", "-o", f"{folder}/hold"], input=text.encode(), check=True)
             return Path(folder, "hold").read_bytes()
+
+    def make(self, name, text, *options):
+        made = self.folder / name
+        made.write_bytes(self.compiled(text, *options).replace(b"@FOLDER@".ljust(256, b"\0"), str(self.folder).encode().ljust(256, b"\0")))
+        made.chmod(0o755)
+        return made
+
+    def preload(self):
+        """For the phases in LEAVE; before the daemon's start."""
+        self.world.daemon_env["LD_PRELOAD"] = str(self.make("hold.so", self.LIBRARY, "-shared", "-fPIC"))
 
     def hold(self, phase):
         if phase == "set-up":
@@ -817,11 +858,19 @@ def end_of_connections(world):
     world.socket.unlink(missing_ok=True)
 
 
+def start_quietly(world, sandbox):
+    """For builds to be killed."""
+    world.conf["sandbox"] = sandbox
+    world.allow_left.add("store")
+    world.start()
+    world.wait_for_quiet()
+
+
 def assert_as_before(world, noexec, before):
     """After the next start: the mount table, the processes and the build directory's parent."""
     assert world.wait_for_quiet() == []
     world.restart() if world.daemon else world.start()
-    assert machine.wait_until(lambda: noexec.left() == [], 20), noexec.left()
+    assert machine.wait_until(lambda: noexec.left() == noexec.expected, 20), noexec.left()
     assert noexec.table() == before
     assert machine.wait_until(lambda: [n for n in os.listdir(world.store) if n.endswith(".chroot")] == [] if world.store.exists() else True)
     assert world.wait_for_quiet() == []
@@ -860,6 +909,7 @@ PHASES = {
     "set-up": ["listener", "connection", "sandbox-init", "inner", "builder"],
     "run": ["listener", "connection", "sandbox-init", "inner", "builder", "all"],
     "register": ["listener", "connection"],
+    **dict.fromkeys(Holds.LEAVE, ["listener", "connection"]),
 }
 
 
@@ -872,10 +922,15 @@ def start_until(world, noexec, holds, phase, number):
         becomes_noexec(world, noexec)
     if phase == "register":
         expression = 'sh "holes" "truncate -s $((1 << 40)) $out; echo made >&2" {}'
+    elif phase in Holds.LEAVE:
+        end = "echo > $out" if phase == "remove" else "exit 1"
+        expression = f"sh \"k{number}\" ''mkdir d; for name in a halt z; do : > d/$name; done; {end}'' {{}}"
+        holds.hold(phase)
     else:
         expression = holds.build(f"k{number}")
         holds.hold("probe" if phase == "prepare" else phase)
-    client = world.popen(["nix-build", "--no-out-link", world.nix(expression)])
+    options = ["--keep-failed"] if phase in ("keep", "kept") else []
+    client = world.popen(["nix-build", "--no-out-link", *options, world.nix(expression)])
     if phase == "register":
         for line in client.stderr:
             if b"made" in line:
@@ -890,17 +945,25 @@ def start_until(world, noexec, holds, phase, number):
 @pytest.mark.parametrize("phase", PHASES)
 def test_kill_9_in_every_phase_leaves_nothing(world, noexec, holds, sandbox, phase):
     noexec.mount()
-    world.conf["sandbox"] = sandbox
-    world.allow_left |= {"store"}
-    world.start()
-    world.wait_for_quiet()
+    if phase in Holds.LEAVE:
+        holds.preload()
+    start_quietly(world, sandbox)
     before = noexec.table()
     for number, victim in enumerate(PHASES[phase]):
         client = start_until(world, noexec, holds, phase, number)
+        if phase in Holds.LEAVE:
+            assert list(noexec.view.glob("**/d/halt")) and not Family(world)["builder"]
         kill_one_of(world, client, holds, phase, victim)
         # A probe that was killed has not executed, so the build may find another place.
         assert client.returncode != 0 or (phase, victim) == ("prepare", "sandbox-init")
+        # A connection whose listener is killed goes on to its end.
+        if (phase, victim) == ("keep", "listener") or phase == "kept":
+            noexec.expected.append(f"nix-build-k{number}-0")
         assert_as_before(world, noexec, before)
+        for kept in noexec.expected:
+            assert sorted(os.listdir(noexec.view / kept / "d")) == ["a", "halt", "z"]
+    noexec.in_host("rm", "-rf", *(noexec.path / kept for kept in noexec.expected))
+    noexec.expected.clear()
     assert world.text(f"sh \"after\" ''{RUN_COPY} ran > $out'' {{}}") == "ran\n"
 
 
@@ -949,10 +1012,7 @@ def use(world, noexec, mechanism):
 @pytest.mark.parametrize("mechanism, sandbox", OTHER_MECHANISMS)
 def test_kill_9_under_the_other_mechanisms_leaves_nothing(world, noexec, holds, mechanism, sandbox):
     use(world, noexec, mechanism)
-    world.conf["sandbox"] = sandbox
-    world.allow_left |= {"store"}
-    world.start()
-    world.wait_for_quiet()
+    start_quietly(world, sandbox)
     before = noexec.table()
     for number, (phase, victim) in enumerate([("set-up", "inner"), ("run", "sandbox-init"), ("run", "connection"), ("run", "all")]):
         client = start_until(world, noexec, holds, phase, number)
@@ -987,10 +1047,7 @@ if LONG:
     def test_kill_9_at_twenty_random_moments_leaves_nothing(world, noexec, sandbox, victim, capsys):
         """By five victims, with and without a sandbox: two hundred moments at which there is one."""
         noexec.mount()
-        world.conf["sandbox"] = sandbox
-        world.allow_left |= {"store"}
-        world.start()
-        world.wait_for_quiet()
+        start_quietly(world, sandbox)
         before = noexec.table()
         hits = rounds = 0
         while hits < 20:

@@ -19,6 +19,7 @@
 #include "libstore/build/private-group.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
+#include "temporary-directory.hh"
 
 namespace firn {
 namespace {
@@ -27,14 +28,8 @@ namespace fs = std::filesystem;
 
 class BuildDirectoryAccessTest : public testing::Test {
   protected:
-    void SetUp() override {
-        char name[] = "/tmp/firn-build-access-XXXXXX";
-        ASSERT_NE(mkdtemp(name), nullptr);
-        base = fs::canonical(name);
-    }
-    void TearDown() override { removeTree(AT_FDCWD, base); }
-
-    fs::path base;
+    TemporaryDirectory scratch;
+    const fs::path base = fs::canonical(scratch.path());
 };
 
 /// The kernel's format: a version, then tag, permissions and id of each entry.

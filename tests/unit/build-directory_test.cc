@@ -1,12 +1,16 @@
 #include "libstore/build/build-directory.hh"
 
+#include <climits>
 #include <csignal>
 #include <cstdlib>
 #include <functional>
+#include <map>
+#include <optional>
 
 #include <fcntl.h>
 #include <grp.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,6 +19,7 @@
 #include "libstore/build/private-group.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
+#include "temporary-directory.hh"
 
 namespace firn {
 namespace {
@@ -23,15 +28,9 @@ namespace fs = std::filesystem;
 
 class BuildDirectoryTest : public testing::Test {
   protected:
-    void SetUp() override {
-        char name[] = "/tmp/firn-build-dirs-XXXXXX";
-        ASSERT_NE(mkdtemp(name), nullptr);
-        base = fs::canonical(name);
-        own = base / fmt::format("firn-{}", geteuid());
-    }
-    void TearDown() override { removeTree(AT_FDCWD, base); }
-
-    fs::path base, own;
+    TemporaryDirectory scratch;
+    const fs::path base = fs::canonical(scratch.path());
+    const fs::path own = base / fmt::format("firn-{}", geteuid());
 };
 
 mode_t modeOf(const fs::path &path) {
@@ -81,26 +80,97 @@ TEST_F(BuildDirectoryTest, isMadeAlsoWhenAnotherProcessRemovedTheCommonOne) {
     EXPECT_TRUE(fs::exists(directory.path()));
 }
 
-TEST_F(BuildDirectoryTest, isSweptWhenItsDaemonIsDeadAndNotBefore) {
-    Pipe ready = makePipe();
-    pid_t child = fork();
-    if (child == 0) {
-        BuildDirectories theirs(base);
-        BuildDirectory directory = theirs.make();
-        writeFile(directory.path() / "left", "behind");
-        writeFull(ready.writeEnd.get(), "x");
-        pause();
-        _exit(1);
+/// A process that has said something, and then lives until it is killed.
+class Standing {
+  public:
+    /// `work` returns what is to be said.
+    explicit Standing(const std::function<std::string()> &work) {
+        Pipe ready = makePipe();
+        pid_ = fork();
+        if (pid_ == 0) {
+            writeFull(ready.writeEnd.get(), work());
+            ready.writeEnd.reset();
+            for (;;) {
+                pause();
+            }
+        }
+        ready.writeEnd.reset();
+        char text[PATH_MAX];
+        for (ssize_t size; (size = read(ready.readEnd.get(), text, sizeof text)) > 0;) {
+            said.append(text, static_cast<size_t>(size));
+        }
     }
-    char byte;
-    ASSERT_EQ(read(ready.readEnd.get(), &byte, 1), 1);
+    Standing(const Standing &) = delete;
+    Standing &operator=(const Standing &) = delete;
+    ~Standing() { end(); }
+
+    void end() {
+        if (pid_ > 0) {
+            kill(pid_, SIGKILL);
+            waitpid(std::exchange(pid_, 0), nullptr, 0);
+        }
+    }
+
+    std::string said;
+
+  private:
+    pid_t pid_;
+};
+
+TEST_F(BuildDirectoryTest, isSweptWhenItsDaemonIsDeadAndNotBefore) {
+    std::optional<BuildDirectories> theirs;
+    std::optional<BuildDirectory> directory;
+    Standing daemon([&] {
+        directory.emplace(theirs.emplace(base).make());
+        writeFile(directory->path() / "left", "behind");
+        return directory->path().string();
+    });
     BuildDirectories ours(base);
     UniqueFd fd = openDirectory(own);
-    EXPECT_EQ(listDirectory(fd.get()).size(), 1u);
-    kill(child, SIGKILL);
-    waitpid(child, nullptr, 0);
+    EXPECT_TRUE(fs::exists(fs::path(daemon.said) / "left")) << daemon.said;
+    daemon.end();
     BuildDirectories later(base);
     EXPECT_EQ(listDirectory(fd.get()).size(), 0u);
+}
+
+/// What a user can open of a directory and of those above it, below another.
+std::map<fs::path, UniqueFd> openAs(uid_t uid, const fs::path &directory, const fs::path &above) {
+    std::map<fs::path, UniqueFd> opened;
+    EXPECT_EQ(seteuid(uid), 0);
+    for (fs::path path = directory; path != above; path = path.parent_path()) {
+        UniqueFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+        if (fd) {
+            opened.emplace(path, std::move(fd));
+        }
+    }
+    EXPECT_EQ(seteuid(0), 0);
+    return opened;
+}
+
+TEST_F(BuildDirectoryTest, isSweptWhateverItsOwnUserHasLockedAndNotBeforeItsDaemonIsDead) {
+    if (geteuid() != 0) {
+        GTEST_SKIP() << "only root has builds of other users";
+    }
+    constexpr uid_t builder = 12345;
+    chmod(base.c_str(), 0755);
+    std::optional<BuildDirectories> theirs;
+    std::optional<BuildDirectory> directory;
+    Standing daemon([&] {
+        directory.emplace(theirs.emplace(base).makeReachable());
+        directory->giveTo(builder, builder);
+        return directory->path().string();
+    });
+    // As if passed on to us by the build.
+    std::map<fs::path, UniqueFd> opened = openAs(builder, daemon.said, base);
+    EXPECT_TRUE(opened.contains(daemon.said));
+    BuildDirectories::sweepLeftovers(base);
+    EXPECT_TRUE(fs::exists(daemon.said));
+    daemon.end();
+    for (const auto &[path, fd] : opened) {
+        EXPECT_EQ(flock(fd.get(), LOCK_EX | LOCK_NB), 0) << path;
+    }
+    BuildDirectories::sweepLeftovers(base);
+    EXPECT_TRUE(fs::is_empty(base));
 }
 
 TEST_F(BuildDirectoryTest, isKeptUnderANameThatTellsTheDerivation) {
@@ -113,6 +183,41 @@ TEST_F(BuildDirectoryTest, isKeptUnderANameThatTellsTheDerivation) {
     }
     EXPECT_TRUE(fs::exists(base / "nix-build-hello-0" / "file"));
     EXPECT_TRUE(fs::exists(base / "nix-build-hello-1" / "file"));
+}
+
+TEST_F(BuildDirectoryTest, becomesReachableForItsUserAloneOnceItsBuildIsOver) {
+    if (geteuid() != 0) {
+        GTEST_SKIP() << "only root gives files away";
+    }
+    constexpr uid_t builder = 12345, other = 12346;
+    ASSERT_EQ(chmod(base.c_str(), 0755), 0);
+    BuildDirectories directories(base);
+    fs::path kept;
+    {
+        BuildDirectory directory = directories.make();
+        directory.giveTo(builder, builder);
+        writeFile(directory.path() / "left", "x");
+        ASSERT_EQ(chmod(directory.path().c_str(), 0777), 0);
+        fs::path before = directory.path();
+        auto seesIt = [&] { return access((directory.path() / "left").c_str(), R_OK) == 0; };
+        EXPECT_FALSE(resultAs(builder, builder, seesIt));
+        for (int again = 0; again < 2; again++) {
+            directory.makeReachable(builder, builder);
+            EXPECT_TRUE(resultAs(builder, builder, seesIt));
+            EXPECT_FALSE(resultAs(other, other, seesIt));
+        }
+        EXPECT_FALSE(fs::exists(before.parent_path()));
+        EXPECT_TRUE(fs::exists(fmt::format("/proc/self/fd/{}/left", directory.contentsFd())));
+        EXPECT_EQ(BuildDirectories(base).base(), directories.base()); // sweeps nothing of it
+        EXPECT_TRUE(fs::exists(directory.path() / "left"));
+        kept = directory.keep("x", builder, other, other);
+    }
+    EXPECT_EQ(readFile(kept / "left"), "x");
+    for (const auto &entry : fs::recursive_directory_iterator(base)) {
+        EXPECT_TRUE(entry.path() == kept || entry.path().parent_path() == kept ||
+                    (entry.path().parent_path() == base && fs::is_empty(entry.path())))
+            << entry.path();
+    }
 }
 
 TEST_F(BuildDirectoryTest, givesAwayOnlyWhatWasTheBuilders) {
@@ -232,7 +337,7 @@ TEST_F(BuildDirectoryTest, thatIsReachableGoesAwayAndIsSweptLikeAnyOther) {
     {
         BuildDirectories directories(base);
         BuildDirectory directory = directories.makeReachable();
-        EXPECT_EQ(directory.path().parent_path().parent_path(), open);
+        EXPECT_EQ(directory.path().parent_path().parent_path().parent_path(), open);
         if (geteuid() == 0) {
             directory.giveTo(12345, 12345);
         }

@@ -18,8 +18,9 @@ class Tree {
         for (const std::string &path : paths) {
             add(path);
         }
-        for (uint32_t i = 0; i < tree.nodes.size(); ++i) {
-            tree.sortChildren(i);
+        for (OutputNode &directory : tree.nodes) {
+            std::sort(directory.children.begin(), directory.children.end(),
+                      [this](uint32_t a, uint32_t b) { return tree.nodes[a].name < tree.nodes[b].name; });
         }
     }
 

@@ -3,6 +3,8 @@
 #include <grp.h>
 #include <sys/xattr.h>
 
+#include "libstore/build/store-leftovers.hh"
+
 namespace firn {
 
 namespace {
@@ -257,6 +259,46 @@ TEST_F(LocalStoreTest, NarWithWrongHashSizeOrAddressLeavesNothing) {
     EXPECT_EQ(listDirectory(open().storeFd()).size(), 2); // .links and the good one
 }
 
+/// Not even on a trusted word: the address is wrong.
+TEST_F(LocalStoreTest, AnAddressOfAPlainFileIsNotTakenForAnythingElse) {
+    struct Case {
+        std::string made, says;
+    };
+    std::string made = (root / "made").string();
+    for (const Case &one : {Case{"cp contents made && chmod +x made", "executable"},
+                            Case{"mkdir made && cp contents made/file", "a directory"},
+                            Case{"ln -s contents made", "a symlink"}, Case{"cp contents made", ""}}) {
+        for (ContentMethod method : {ContentMethod::flat, ContentMethod::text}) {
+            ASSERT_EQ(system(fmt::format("cd {} && rm -rf made contents && echo text > contents && {}",
+                                         root.string(), one.made)
+                                 .c_str()),
+                      0);
+            StringSink nar;
+            dumpNar(AT_FDCWD, made, nar);
+            ContentAddress address{method, hashString(HashAlgorithm::sha256, "text\n")};
+            PathInfo info{.path = makeContentAddressedPath(open().dir(), "plain", address, {}),
+                          .narHash = hashString(HashAlgorithm::sha256, nar.text)};
+            info.contentAddress = address;
+            StringSource source(nar.text);
+            auto add = [&] { open().addNar(info, source, Repair::no, CheckSignatures::no); };
+            if (one.says.empty()) {
+                add();
+                continue;
+            }
+            try {
+                add();
+                ADD_FAILURE() << one.says;
+            } catch (const Error &error) {
+                EXPECT_TRUE(
+                    error.message().ends_with("is that of a plain file, and what came is " + one.says))
+                    << error.message();
+            }
+            EXPECT_FALSE(open().isValidPath(info.path));
+            EXPECT_FALSE(onDisk(info.path));
+        }
+    }
+}
+
 TEST_F(LocalStoreTest, SelfReferringContentAddressIsThatOfStock) {
     // Made by stock Nix: make-content-addressable of a path that contains its own path.
     write("self/me", "x");
@@ -429,6 +471,60 @@ TEST_F(LocalStoreTest, RealisationsAreSharedWithStock) {
     EXPECT_EQ(open().queryRealisation(realisation.id), std::nullopt);
 }
 
+TEST_F(LocalStoreTest, OfProcessesThatRecordARealisationAtOnceAllHearOfTheFirst) {
+    settings.experimentalFeatures = {"ca-derivations"};
+    constexpr int processes = 4, rounds = 20;
+    std::vector<StorePath> paths;
+    for (int i = 0; i < processes; i++) {
+        paths.push_back(addText("built-by-" + std::to_string(i), std::to_string(i)).path);
+    }
+    auto idOf = [](int round) {
+        return DrvOutput{hashString(HashAlgorithm::sha256, std::to_string(round)), "out"};
+    };
+    store.reset();
+    std::vector<pid_t> children;
+    for (int i = 0; i < processes; i++) {
+        children.push_back(inChild([&] {
+            LocalStore mine(locations, settings, logger);
+            std::string heard;
+            for (int round = 0; round < rounds; round++) {
+                heard += mine.recordRealisation({idOf(round), paths[i], {}, {}}).outPath.baseName() + "\n";
+            }
+            writeFile(root / ("heard" + std::to_string(i)), heard);
+        }));
+    }
+    for (auto pid : children) {
+        EXPECT_EQ(waitFor(pid), 0);
+    }
+    std::string known;
+    for (int round = 0; round < rounds; round++) {
+        known += open().queryRealisation(idOf(round)).value().outPath.baseName() + "\n";
+    }
+    for (int i = 0; i < processes; i++) {
+        EXPECT_EQ(readFile(root / ("heard" + std::to_string(i))), known);
+    }
+}
+
+TEST_F(LocalStoreTest, LeftoversOfABuildGoUnlessTheyAreValidOrForgotten) {
+    StorePath valid = addText("valid", "x").path;
+    auto leave = [&](const char *name) {
+        StorePath path(std::string(20, 'x'), name);
+        writeFile(root / "store" / path.baseName(), "x");
+        return path;
+    };
+    StorePath left = leave("left"), kept = leave("kept"), other = leave("other");
+    {
+        StoreLeftovers leftovers(open());
+        leftovers.add(StorePath(std::string(20, 'x'), "not-there"));
+        for (const StorePath &path : {valid, left, kept}) {
+            leftovers.add(path);
+        }
+        leftovers.forget(kept);
+    }
+    EXPECT_TRUE(onDisk(valid) && onDisk(kept) && onDisk(other));
+    EXPECT_FALSE(onDisk(left));
+}
+
 TEST_F(LocalStoreTest, SignaturesAccumulate) {
     auto path = addText("a", "a").path;
     open().addSignatures(path, {"one:AAAA", "two:BBBB"});
@@ -523,6 +619,24 @@ TEST_F(LocalStoreTest, ReadOnlyDatabaseIsAClearError) {
         throw Error(ErrorKind::failure, "opened");
     });
     EXPECT_EQ(waitFor(child), 0);
+}
+
+TEST_F(LocalStoreTest, ProcessesMayOpenANewStoreAtOnce) {
+    settings.experimentalFeatures = {"ca-derivations"};
+    for (int round = 0; round < 30; round++) {
+        locations.stateDir = root / ("var" + std::to_string(round));
+        std::vector<pid_t> children;
+        for (int i = 0; i < 4; i++) {
+            children.push_back(inChild([&] {
+                LocalStore mine(locations, settings, logger);
+                mine.queryAllValidPaths();
+            }));
+        }
+        for (auto pid : children) {
+            EXPECT_EQ(waitFor(pid), 0);
+        }
+        EXPECT_EQ(readFile(locations.stateDir / "db/ca-schema"), "3");
+    }
 }
 
 TEST_F(LocalStoreTest, SymlinkedStoreIsRefused) {

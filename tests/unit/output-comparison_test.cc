@@ -209,16 +209,65 @@ TEST_F(OutputComparison, StopsWhenNobodyWantsItAnyMore) {
     clearInterrupt();
 }
 
+TEST_F(OutputComparison, AsksWhetherWhatIsTheSameAndCanBeMachOIsStale) {
+    test::Image image;
+    writeBoth("prog", image.bytes);
+    writeBoth("good", image.bytes + "more");
+    writeBoth("text", "some text");
+    writeBoth("short", "\xcf");
+    write(oldTree() / "other", image.bytes);
+    write(newTree() / "other", image.bytes + "x");
+    write(oldTree() / "linked", image.bytes);
+    fs::create_hard_link(oldTree() / "linked", newTree() / "linked");
+    CompareOptions options;
+    options.isStale = [&](int file, uint64_t size) {
+        char byte = 0;
+        EXPECT_EQ(pread(file, &byte, 1, static_cast<off_t>(size - 1)), 1);
+        return size == image.bytes.size();
+    };
+    EXPECT_EQ(compare(options).stale, (std::vector<std::string>{"linked", "prog"}));
+    options.mostListed = 1;
+    EXPECT_EQ(compare(options).stale, std::vector<std::string>{"linked"});
+}
+
+namespace {
+
+OutputReport reportOf(OutputReport::Verdict verdict) {
+    return {.name = "out",
+            .path = StorePath(std::string(32, 'a') + "-x"),
+            .verdict = verdict,
+            .oldHash = Hash(HashAlgorithm::sha256),
+            .newHash = Hash(HashAlgorithm::sha256),
+            .oldSize = 1,
+            .newSize = 2};
+}
+
+} // namespace
+
+TEST(CheckReport, DamageIsToldFromWhatWasRegisteredToWhatIsThere) {
+    OutputReport output = reportOf(OutputReport::Verdict::same);
+    output.damaged = true;
+    TreeDifference contents{.path = "a", .oldSize = 7, .newSize = 5, .firstOffset = 5, .differingBytes = 2};
+    TreeDifference mode{.kind = Kind::executable, .path = "b", .executable = true};
+    TreeDifference target{.kind = Kind::target, .path = "c", .oldTarget = "is", .newTarget = "was"};
+    TreeDifference gone{.kind = Kind::extra, .path = "d"}, added{.kind = Kind::missing, .path = "e"};
+    output.comparison.differences = {contents, mode, target, gone, added};
+    output.comparison.contents = output.comparison.executable = output.comparison.target = 1;
+    output.comparison.extra = output.comparison.missing = 1;
+    EXPECT_EQ(
+        describeOutput(StoreDir("/nix/store"), output),
+        "output 'out' ('/nix/store/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-x'): damaged since it was "
+        "registered, 1 with other contents, 1 with another mode, 1 with another link target, 1 missing, "
+        "1 new\n"
+        "  a: contents differ (2 bytes, the first at offset 5; 5 bytes long, now 7)\n"
+        "  b: not executable, now it is\n"
+        "  c: symlink to 'was', now to 'is'\n"
+        "  d: missing now (regular file)\n"
+        "  e: new (regular file)");
+}
+
 TEST(CheckReport, ATextNamesFilesSafelyAndIsBounded) {
-    OutputReport output{"out",
-                        StorePath(std::string(32, 'a') + "-x"),
-                        OutputReport::Verdict::differs,
-                        Hash(HashAlgorithm::sha256),
-                        Hash(HashAlgorithm::sha256),
-                        1,
-                        2,
-                        {},
-                        {}};
+    OutputReport output = reportOf(OutputReport::Verdict::differs);
     for (int i = 0; i < 12; ++i) {
         TreeDifference difference;
         difference.kind = Kind::extra;

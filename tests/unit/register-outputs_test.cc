@@ -732,6 +732,47 @@ TEST_F(RegisterOutputs, SaysNothingWhenACheckComesOutTheSame) {
     EXPECT_EQ(report_.outputs.at(0).verdict, OutputReport::Verdict::same);
 }
 
+TEST_F(RegisterOutputs, ACheckTellsDamageFromABuildThatDoesNotRepeat) {
+    StorePath out = addOutput("out", 'a');
+    fs::create_directory(scratchOf());
+    write(scratchOf() / "file", "registered");
+    run();
+    chmod((finalOf() / "file").c_str(), 0644);
+    write(finalOf() / "file", "damaged");
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    checkOutputs({.keepForUser = true, .keepForHook = true, .reportFile = {}});
+    fs::create_directory(scratchOf());
+    write(scratchOf() / "file", "registered");
+    std::string message = failure(BuildResult::Status::miscFailure);
+    EXPECT_NE(message.find("is damaged: what is in the store is not what was registered. The build itself "
+                           "repeats"),
+              std::string::npos)
+        << message;
+    EXPECT_NE(
+        message.find("\n  file: contents differ (10 bytes, the first at offset 0; 10 bytes long, now 7)"),
+        std::string::npos)
+        << message;
+    EXPECT_TRUE(report_.deterministic() && report_.damaged());
+    EXPECT_EQ(report_.outputs.at(0).kept, "");
+    write(scratchOf() / "file", "different");
+    message = failure(BuildResult::Status::notDeterministic);
+    EXPECT_NE(message.find("cannot be told what was damaged"), std::string::npos) << message;
+    EXPECT_TRUE(!report_.deterministic() && report_.damaged());
+    EXPECT_EQ(read(finalOf() / "file"), "damaged");
+}
+
+TEST_F(RegisterOutputs, ACheckOfAnOutputThatVanishedSaysSo) {
+    StorePath out = addOutput("out", 'a');
+    write(scratchOf(), "registered");
+    run();
+    fs::remove(finalOf());
+    addRedirected("out", 'a', 'c');
+    checkOutputs({});
+    write(scratchOf(), "registered");
+    EXPECT_NE(failure(BuildResult::Status::miscFailure).find("\n  missing now (regular file)"),
+              std::string::npos);
+}
+
 TEST_F(RegisterOutputs, ReportsACheckThatDiffersAndKeepsItOnRequest) {
     StorePath out = addOutput("out", 'a');
     write(scratchOf(), "first");
@@ -753,6 +794,32 @@ TEST_F(RegisterOutputs, ReportsACheckThatDiffersAndKeepsItOnRequest) {
     EXPECT_EQ(namesIn(tmp_ / "log" / "a"), std::set<std::string>{"report"});
     EXPECT_EQ(read(finalOf().string() + ".check"), "second");
     EXPECT_EQ(read(finalOf()), "first");
+}
+
+TEST_F(RegisterOutputs, ACheckRemovesWhatAnEarlierOneHasKeptButNothingThatIsValid) {
+    StorePath out = addOutput("out", 'a');
+    write(scratchOf(), "first");
+    PathInfo info = run().at("out");
+    fs::path kept = finalOf().string() + ".check";
+    checkOutputs({});
+    write(scratchOf(), "first");
+    write(kept, "of an earlier check");
+    run();
+    EXPECT_FALSE(fs::exists(kept));
+    write(kept, "valid");
+    info.path = keptCheckPath(out);
+    HashAndSize nar = hashNar(store_.storeFd(), info.path.baseName());
+    info.narHash = nar.hash;
+    info.narSize = nar.size;
+    store_.registerValidPaths({info});
+    write(scratchOf(), "first");
+    run();
+    EXPECT_EQ(read(kept), "valid");
+    checkOutputs({.keepForUser = true, .keepForHook = false, .reportFile = {}});
+    write(scratchOf(), "second");
+    failure(BuildResult::Status::notDeterministic);
+    EXPECT_EQ(report_.outputs.at(0).kept, "");
+    EXPECT_EQ(read(kept), "valid");
 }
 
 TEST_F(RegisterOutputs, ComparesEveryOutputAndKeepsThoseThatDifferForAHook) {

@@ -18,7 +18,7 @@ std::string print(const MountDescription &mount) {
 ExecChoice chooseExecMechanism(const Locations &locations, const Settings &settings,
                                const std::string &initProgram) {
     BuildDirectoryBase base = BuildDirectories::findBase(locations, settings);
-    BuildDirectories directories(base.path, BuildDirectories::Sweep::no);
+    BuildDirectories directories(base.path, BuildDirectories::Sweep::no, &locations);
     return chooseExecMechanism(directories, base.origin, locations, settings, initProgram);
 }
 

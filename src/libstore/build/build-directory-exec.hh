@@ -60,8 +60,9 @@ struct ExecChoice {
     std::string warning;        ///< for the user: something is not as configured; "" if all is well
 };
 
-/// Throws Error(unsupported) naming mount point, options, setting it came from, and the three remedies; and
-/// SysError when sandbox-init cannot be read or executed wherever it is.
+/// Notes the base for later sweeps (see build-bases.hh). Throws Error(unsupported) naming mount point,
+/// options, setting it came from, and the three remedies; and SysError when sandbox-init cannot be read or
+/// executed wherever it is.
 ExecChoice chooseExecMechanism(const Locations &locations, const Settings &settings,
                                const std::string &initProgram);
 

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "libstore/build/build-bases.hh"
 #include "libstore/build/private-group.hh"
 #include "libstore/store/path-locks.hh"
 #include "libstore/store/xattrs.hh"
@@ -107,6 +108,24 @@ UniqueFd openOwned(int dir, const std::string &name) {
     return fd;
 }
 
+/// The common directories of ours in a base.
+std::vector<std::string> commonNames(int base) {
+    std::vector<std::string> names = listDirectory(base);
+    std::erase_if(names, [&](const std::string &name) {
+        bool isOne = isNameOf(closedDirectory(), name) || isNameOf(reachableDirectory(), name);
+        return !isOne || !openOwned(base, name);
+    });
+    return names;
+}
+
+/// A base that is a directory, or cannot be looked at, which throws.
+UniqueFd openIfThere(const std::filesystem::path &base) {
+    using std::filesystem::file_type;
+    std::error_code error;
+    file_type type = std::filesystem::status(base, error).type();
+    return type == file_type::directory || type == file_type::none ? openDirectory(base) : UniqueFd();
+}
+
 bool isNamed(int dir, const std::string &name, int fd) {
     struct stat opened, named;
     return fstat(fd, &opened) == 0 && statAt(dir, name, named) && opened.st_dev == named.st_dev &&
@@ -170,6 +189,7 @@ int renameOntoNew(int fromDir, const std::string &from, int toDir, const std::st
     return error;
 }
 
+constexpr const char *gateName = "o";
 constexpr const char *ownName = "b";
 
 /// Changes the owner of everything in a tree that belongs to `from`: a hard link to somebody else's file
@@ -218,19 +238,20 @@ class OwnerChange {
 // ---- one directory
 
 BuildDirectory::BuildDirectory(BuildDirectories &all, CommonDirectory &common, std::string name,
-                               UniqueFd outer)
+                               UniqueFd locked)
     : all_(&all),
       common_(&common),
       name_(std::move(name)),
-      path_(all.basePath_ / common.name / name_ / ownName),
-      outer_(std::move(outer)) {}
+      path_(all.basePath_ / common.name / name_),
+      locked_(std::move(locked)) {}
 
 BuildDirectory::BuildDirectory(BuildDirectory &&other) noexcept
     : all_(std::exchange(other.all_, nullptr)),
       common_(other.common_),
       name_(std::move(other.name_)),
       path_(std::move(other.path_)),
-      outer_(std::move(other.outer_)),
+      locked_(std::move(other.locked_)),
+      gate_(std::move(other.gate_)),
       own_(std::move(other.own_)),
       upper_(std::move(other.upper_)) {}
 
@@ -243,30 +264,57 @@ BuildDirectory::~BuildDirectory() {
 }
 
 void BuildDirectory::makeOwn() {
-    if (mkdirat(outer_.get(), ownName, 0700) != 0) {
-        throwErrno("making build directory '{}'", path_.string());
+    if (common_ == &all_->reachable_) {
+        gate_ = makePart(locked_.get(), gateName);
+        path_ /= gateName;
+        if (fchmod(locked_.get(), 0711) != 0) {
+            throwErrno("setting the mode of '{}'", path_.parent_path().string());
+        }
     }
-    own_ = openDirectoryAt(outer_.get(), ownName);
+    own_ = makePart(parentOfOwn(), ownName);
+    path_ /= ownName;
+}
+
+UniqueFd BuildDirectory::makePart(int dir, const char *part) const {
+    if (mkdirat(dir, part, 0700) != 0) {
+        throwErrno("making directory '{}' in '{}'", part, path_.string());
+    }
+    return openDirectoryAt(dir, part);
 }
 
 void BuildDirectory::giveTo(uid_t uid, gid_t gid) {
     bool given = fchown(own_.get(), uid, gid) == 0;
-    if (given && common_ == &all_->reachable_) {
-        given = fchmod(outer_.get(), 0500) == 0 && fchown(outer_.get(), uid, gid) == 0;
+    if (given && gate_) {
+        given = fchmod(gate_.get(), 0500) == 0 && fchown(gate_.get(), uid, gid) == 0;
     }
     if (!given) {
         throwErrno("giving build directory '{}' to user {}", path_.string(), uid);
     }
 }
 
+void BuildDirectory::makeReachable(uid_t uid, gid_t gid) {
+    if (common_ != &all_->reachable_) {
+        BuildDirectory other = all_->makeReachable();
+        if (unlinkat(other.outer_.get(), ownName, AT_REMOVEDIR) != 0 ||
+            renameat(outer_.get(), ownName, other.outer_.get(), ownName) != 0) {
+            throwErrno("moving build directory '{}' to '{}'", path_.string(), other.path_.string());
+        }
+        std::swap(common_, other.common_);
+        std::swap(name_, other.name_);
+        std::swap(path_, other.path_);
+        std::swap(outer_, other.outer_);
+    }
+    giveTo(uid, gid);
+}
+
 void BuildDirectory::takeBack() {
-    if (fchown(outer_.get(), geteuid(), getegid()) != 0 || fchmod(outer_.get(), 0700) != 0) {
+    if (gate_ && (fchown(gate_.get(), geteuid(), getegid()) != 0 || fchmod(gate_.get(), 0700) != 0)) {
         throwErrno("taking build directory '{}' back", path_.string());
     }
 }
 
 std::filesystem::path BuildDirectory::keep(const std::string &name, uid_t builder, uid_t uid, gid_t gid) {
-    int parent = upper_ ? own_.get() : outer_.get();
+    int parent = upper_ ? own_.get() : parentOfOwn();
     const char *entry = upper_ ? "upper" : ownName;
     if (!isNamed(parent, entry, contentsFd())) {
         throw Error(ErrorKind::refused, "build directory '{}' was replaced by another", path_.string());
@@ -283,12 +331,10 @@ std::filesystem::path BuildDirectory::keep(const std::string &name, uid_t builde
 }
 
 void BuildDirectory::makeOverlay() {
-    for (const char *part : {"lower", "upper", "work"}) {
-        if (mkdirat(own_.get(), part, 0700) != 0) {
-            throwErrno("making directory '{}' in build directory '{}'", part, path_.string());
-        }
+    for (const char *part : {"lower", "work"}) {
+        makePart(own_.get(), part);
     }
-    upper_ = openDirectoryAt(own_.get(), "upper");
+    upper_ = makePart(own_.get(), "upper");
 }
 
 void BuildDirectory::remove() {
@@ -323,12 +369,15 @@ std::vector<std::filesystem::path> BuildDirectories::possibleBases(const Locatio
     return bases;
 }
 
-BuildDirectories::BuildDirectories(const std::filesystem::path &base, Sweep sweepIt)
+BuildDirectories::BuildDirectories(const std::filesystem::path &base, Sweep sweepIt, const Locations *notes)
     : closed_(closedDirectory()), reachable_(reachableDirectory()) {
     makeDirectories(base);
     base_ = openDirectory(base);
     basePath_ = std::filesystem::canonical(base);
     checkBase(base_.get(), basePath_);
+    if (notes) {
+        note_ = noteBuildBase(*notes, basePath_);
+    }
     open(closed_);
     if (sweepIt == Sweep::yes) {
         // What a listener tells of as it starts is no reason not to build.
@@ -366,21 +415,23 @@ void BuildDirectories::open(CommonDirectory &common) const {
 }
 
 void BuildDirectories::sweepLeftovers(const std::filesystem::path &base) {
-    std::error_code absent;
-    if (!std::filesystem::is_directory(base, absent)) {
+    UniqueFd fd = openIfThere(base);
+    if (!fd) {
         return;
     }
-    UniqueFd fd = openDirectory(base);
     checkBase(fd.get(), base);
     Sweeper sweeper(fd.get(), base);
-    for (const std::string &name : listDirectory(fd.get())) {
-        if (isNameOf(closedDirectory(), name) || isNameOf(reachableDirectory(), name)) {
-            sweeper.sweepAndRemove(name);
-        }
+    for (const std::string &name : commonNames(fd.get())) {
+        sweeper.sweepAndRemove(name);
     }
     if (sweeper.trouble()) {
         throw *sweeper.trouble();
     }
+}
+
+bool BuildDirectories::hasBuilds(const std::filesystem::path &base) {
+    UniqueFd fd = openIfThere(base);
+    return fd && !commonNames(fd.get()).empty();
 }
 
 BuildDirectory BuildDirectories::make() {

@@ -14,13 +14,15 @@
 //
 // * `firn-<uid>`, common to all processes of ours, which no other user can enter (mode 0700). A build without
 //   a sandbox that runs as a build user must find its way by path: it lies in a second common directory,
-//   `firn-<uid>-open` (mode 0711), so that those in a sandbox never lie where another user gets to.
+//   `firn-<uid>-open` (mode 0711), so that those in a sandbox never lie where another user gets to, as long
+//   as they build.
 // * `<pid>-<N>`, of one build, locked (flock) as long as its daemon lives, so that what a killed daemon left
-//   behind can be told from what is in use, and is swept by the next one. It is ours (mode 0700); in
-//   `firn-<uid>-open` it is handed to the one build user that may pass (mode 0500).
+//   behind can be told from what is in use, and is swept by the next one. It is ours, and as no other user
+//   can read it none can open and lock it (mode 0700). In `firn-<uid>-open` one may pass (mode 0711): there
+//   it has one more part in it, `o`, which is handed to the build's user (mode 0500).
 // * `b`, the build's own. A build may open its permissions to all, on purpose or by an archive with an entry
 //   for ".", or plant setuid programs in it: others are stopped by the parts before. (Without a sandbox it
-//   can also open the second part to the world, as it can put what it has into /tmp.)
+//   can also open `o` to the world, as it can put what it has into /tmp.)
 //
 // The names are short, as paths of Unix sockets may have 104 bytes (108 on Linux). Where somebody else has
 // the name of a common directory it gets another, `<name>-<random>`.
@@ -57,6 +59,10 @@ class BuildDirectory {
     /// Makes a user its owner, and the only one who can reach it by path if it is reachable at all.
     void giveTo(uid_t uid, gid_t gid);
 
+    /// For a directory of a user, no process of whose build is alive: that user reaches it by path from here
+    /// on, which is another one.
+    void makeReachable(uid_t uid, gid_t gid);
+
     /// From here on nobody else reaches it by path. No process of the build may be alive.
     void takeBack();
 
@@ -70,14 +76,17 @@ class BuildDirectory {
 
   private:
     friend class BuildDirectories;
-    BuildDirectory(BuildDirectories &all, CommonDirectory &common, std::string name, UniqueFd outer);
+    BuildDirectory(BuildDirectories &all, CommonDirectory &common, std::string name, UniqueFd locked);
     void makeOwn();
+    UniqueFd makePart(int dir, const char *part) const;
+    int parentOfOwn() const { return gate_ ? gate_.get() : locked_.get(); }
 
     BuildDirectories *all_; ///< null: moved from or removed
     CommonDirectory *common_;
     std::string name_;           ///< in the common directory
     std::filesystem::path path_; ///< of the build's own
-    UniqueFd outer_;             ///< with the lock
+    UniqueFd locked_;            ///< of that name
+    UniqueFd gate_;              ///< `o`; none where no other user needs to pass
     UniqueFd own_;
     UniqueFd upper_; ///< of an overlay
 };
@@ -95,8 +104,9 @@ class BuildDirectories {
     /// Opens, or makes, the common directory and sweeps what is ours in the base, as far as it goes. Refuses
     /// a base directory in which others could replace what is ours: one of another user's, or that others, or
     /// a group which is not our own user's alone, or whom an ACL names, may write, unless it has a sticky
-    /// bit.
-    explicit BuildDirectories(const std::filesystem::path &base, Sweep sweep = Sweep::yes);
+    /// bit. The base is noted for later sweeps if it is said where (see build-bases.hh).
+    explicit BuildDirectories(const std::filesystem::path &base, Sweep sweep = Sweep::yes,
+                              const Locations *notes = nullptr);
     ~BuildDirectories();
     BuildDirectories(const BuildDirectories &) = delete;
     BuildDirectories &operator=(const BuildDirectories &) = delete;
@@ -109,6 +119,8 @@ class BuildDirectories {
     /// Removes what dead daemons left in `base`, if that is there. Refuses what the constructor refuses;
     /// what cannot be removed is an error when all else is swept.
     static void sweepLeftovers(const std::filesystem::path &base);
+    /// Whether there is anything of ours in `base`, of builds that go on or were killed.
+    static bool hasBuilds(const std::filesystem::path &base);
 
     /// The setting build-dir, else the daemon's TMPDIR, else `<state>/builds`.
     static BuildDirectoryBase findBase(const Locations &locations, const Settings &settings);
@@ -131,7 +143,7 @@ class BuildDirectories {
     std::filesystem::path moveToBase(int from, const std::string &name, const std::string &wanted);
 
     std::filesystem::path basePath_;
-    UniqueFd base_;
+    UniqueFd base_, note_;
     CommonDirectory closed_, reachable_;
     uint64_t count_ = 0; // of directories made, for their names
 };

@@ -85,7 +85,7 @@ class BuildLog {
     void write(std::string_view bytes);
     /// The builder has ended: so do its last line and all activities that it left open. May be called again.
     void endOutput();
-    /// A line of the daemon's own, for the file alone; after endOutput().
+    /// A line of the daemon's own, for the file alone; before the first write() or after endOutput().
     void note(std::string_view line);
     /// Ends the file as well. May be called again.
     void finish();

@@ -223,7 +223,15 @@ Json outputJson(const StoreDir &store, const OutputReport &output, bool keptForU
           {"countsAsEqual", found.explained}}},
         {"differences", Json::array()},
         {"truncated", found.truncated},
+        {"damaged", output.damaged},
+        {"stale", Json::array()},
     };
+    if (output.diskHash) {
+        json["narHash"]["onDisk"] = output.diskHash->sri();
+    }
+    for (const std::string &path : found.stale) {
+        json["stale"].push_back(text(path));
+    }
     if (keptForUser && !output.kept.empty()) {
         json["kept"] = output.kept;
     }
@@ -240,41 +248,121 @@ bool CheckReport::deterministic() const {
                                 [](const auto &output) { return output.verdict == Verdict::differs; });
 }
 
-std::string describeOutput(const StoreDir &store, const OutputReport &output) {
-    if (output.verdict == Verdict::same) {
-        return "";
+bool CheckReport::damaged() const {
+    return std::ranges::any_of(outputs, &OutputReport::damaged);
+}
+
+namespace {
+
+/// What was registered and is damaged now: the other way round than what is there and what was built.
+TreeDifference asDamage(TreeDifference difference) {
+    std::swap(difference.type, difference.newType);
+    std::swap(difference.oldSize, difference.newSize);
+    std::swap(difference.oldTarget, difference.newTarget);
+    difference.executable = !difference.executable;
+    if (difference.kind == Kind::missing || difference.kind == Kind::extra) {
+        difference.kind = difference.kind == Kind::missing ? Kind::extra : Kind::missing;
     }
-    const TreeComparison &found = output.comparison;
-    std::string text = fmt::format("output '{}' ('{}'): ", output.name, store.print(output.path));
-    if (found.differences.empty()) {
-        return text + "what is in the store is what was built now, but not what was registered; "
-                      "'nix-store --verify --check-contents' says more";
-    }
-    text += summary(found);
+    return difference;
+}
+
+TreeComparison asDamage(TreeComparison found) {
+    std::swap(found.missing, found.extra);
+    std::ranges::transform(found.differences, found.differences.begin(),
+                           [](TreeDifference &one) { return asDamage(std::move(one)); });
+    return found;
+}
+
+std::string lineAbout(const std::string &path, const std::string &words) {
+    return fmt::format("\n  {}{}{}", escapeForDisplay(path), path.empty() ? "" : ": ", words);
+}
+
+std::string describeDifferences(const TreeComparison &found) {
+    std::string text;
     size_t shown = std::min(found.differences.size(), mostShown);
     for (size_t i = 0; i < shown; ++i) {
-        const TreeDifference &difference = found.differences[i];
-        text += fmt::format("\n  {}{}{}", escapeForDisplay(difference.path),
-                            difference.path.empty() ? "" : ": ", describeDifference(difference));
+        text += lineAbout(found.differences[i].path, describeDifference(found.differences[i]));
     }
     uint64_t all = found.total() + found.explained;
     return all > shown ? text + fmt::format("\n  … and {} more", all - shown) : text;
 }
 
+/// Of files that are the same.
+std::string describeStale(const TreeComparison &found) {
+    std::string text;
+    size_t shown = std::min(found.stale.size(), mostShown);
+    for (size_t i = 0; i < shown; ++i) {
+        text += lineAbout(found.stale[i], "the code signature of the registered file is stale, and that of "
+                                          "the new one, which is the same");
+    }
+    return found.stale.size() > shown ? text + fmt::format("\n  … and {} more with a stale code signature",
+                                                           found.stale.size() - shown)
+                                      : text;
+}
+
+std::string describeDamage(const OutputReport &output) {
+    std::string hashes = fmt::format("registered: {}, in the store now: {}", output.oldHash.sri(),
+                                     output.diskHash ? output.diskHash->sri() : "nothing");
+    return fmt::format("\n  what is in the store is not what was registered ({}): of what differs, it "
+                       "cannot be told what was damaged and what the build does not repeat",
+                       hashes);
+}
+
+std::string describeWhatDiffers(const OutputReport &output) {
+    const TreeComparison &found = output.comparison;
+    bool differs = found.total() + found.explained > 0;
+    if (output.verdict == Verdict::same) {
+        return differs ? "damaged since it was registered, " + summary(asDamage(found)) +
+                             describeDifferences(asDamage(found))
+                       : "the same";
+    }
+    if (!differs) {
+        return "what is in the store is what was built now, but not what was registered; "
+               "'nix-store --verify --check-contents' says more";
+    }
+    return summary(found) + describeDifferences(found) + (output.damaged ? describeDamage(output) : "");
+}
+
+} // namespace
+
+std::string describeOutput(const StoreDir &store, const OutputReport &output) {
+    if (output.verdict == Verdict::same && !output.damaged && output.comparison.stale.empty()) {
+        return "";
+    }
+    return fmt::format("output '{}' ('{}'): {}{}", output.name, store.print(output.path),
+                       describeWhatDiffers(output), describeStale(output.comparison));
+}
+
+namespace {
+
+std::string firstLine(const StoreDir &store, const StorePath &drvPath, const CheckReport &report,
+                      const OutputReport &output, bool isNamed) {
+    if (report.deterministic()) {
+        return fmt::format(
+            "output '{}' of derivation '{}' is damaged: what is in the store is not what was "
+            "registered. The build itself repeats; as a trusted user, build with '--repair' to "
+            "put the output right",
+            store.print(output.path), store.print(drvPath));
+    }
+    return fmt::format("derivation '{}' may not be deterministic: output '{}' differs{}",
+                       store.print(drvPath), store.print(output.path),
+                       isNamed ? fmt::format(" from '{}'", output.kept) : "");
+}
+
+} // namespace
+
 std::string describeCheck(const StoreDir &store, const StorePath &drvPath, const CheckReport &report,
                           bool keptForUser) {
+    bool repeats = report.deterministic();
     std::string lines, first;
     for (const OutputReport &output : report.outputs) {
-        if (output.verdict == Verdict::same) {
-            continue;
-        }
-        lines += "\n" + describeOutput(store, output);
-        bool named = keptForUser && !output.kept.empty();
-        if (output.verdict == Verdict::differs && first.empty()) {
-            first = fmt::format("derivation '{}' may not be deterministic: output '{}' differs{}",
-                                store.print(drvPath), store.print(output.path),
-                                named ? fmt::format(" from '{}'", output.kept) : "");
-        } else if (named) {
+        std::string text = describeOutput(store, output);
+        lines += text.empty() ? "" : "\n" + text;
+        bool isNamed = keptForUser && !output.kept.empty();
+        bool fails = repeats ? output.damaged : output.verdict == Verdict::differs;
+        if (fails && first.empty()) {
+            first = firstLine(store, drvPath, report, output, isNamed);
+        } else if (isNamed) {
             lines += fmt::format("\n  it is kept as '{}'", output.kept);
         }
     }

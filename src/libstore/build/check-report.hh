@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,25 +25,30 @@ struct OutputReport {
     std::string name;
     StorePath path; ///< the registered one
     Verdict verdict = Verdict::same;
-    Hash oldHash, newHash; ///< of the archives
+    Hash oldHash, newHash; ///< of the archives, as registered and as built
     uint64_t oldSize = 0, newSize = 0;
-    /// Empty for `same`. Empty and `differs`: what is on disk is not what was registered.
-    TreeComparison comparison;
-    std::string kept; ///< absolute path of the new tree where it was kept, else empty
+    /// Of what lies at the path with what was built. With `same` it tells what is damaged: what was built is
+    /// what was registered.
+    TreeComparison comparison{};
+    bool damaged = false;           ///< what lies at the path is not what was registered
+    std::optional<Hash> diskHash{}; ///< of what lies there, if anything differs and there is something
+    std::string kept{};             ///< absolute path of the new tree where it was kept, else empty
 };
 
 struct CheckReport {
     std::vector<OutputReport> outputs; ///< all that were compared
 
     bool deterministic() const;
+    bool damaged() const; ///< any output
 };
 
-/// For the failure: the first line is stock Nix's, then for each output that is not the same what differs, a
-/// bounded number of lines each. `keptForUser`: the first line names OutputReport::kept.
+/// For the failure: the first line is stock Nix's, or says that an output is damaged; then for each output
+/// that is not the same or damaged what differs, a bounded number of lines each. `keptForUser`: the first
+/// line names OutputReport::kept.
 std::string describeCheck(const StoreDir &store, const StorePath &drvPath, const CheckReport &report,
                           bool keptForUser);
 
-/// The lines about one output, without a newline at the end; empty for one that is the same.
+/// The lines about one output, without a newline at the end; empty for one of which there is nothing to say.
 std::string describeOutput(const StoreDir &store, const OutputReport &output);
 
 std::string checkReportJson(const StoreDir &store, const StorePath &drvPath, const CheckReport &report,

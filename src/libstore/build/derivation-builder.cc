@@ -176,7 +176,6 @@ void DerivationBuilder::Impl::prepare() {
     std::optional<gid_t> group = user ? std::optional(user->gid()) : std::nullopt;
     leftovers.emplace(store);
     chooseScratchPaths();
-    tellOfRewrites();
     removeStaleOutputs();
     if (sandboxed) {
         scratchStore.emplace(store.storeFd(), plan.drvPath, group);
@@ -240,13 +239,13 @@ void DerivationBuilder::Impl::tellOfRewrites() {
         }
     }
     if (!taken.empty()) {
-        worker.context.logger.log(
-            Verbosity::notice,
-            fmt::format(
-                "note: '{}' is built without a sandbox, and of its outputs {} is in the store already: "
-                "what is there is built at another path, which is rewritten to the real one in all "
-                "outputs",
-                store.dir().print(plan.drvPath), taken));
+        NotingLogger(worker.context.logger, *log)
+            .log(Verbosity::notice,
+                 fmt::format(
+                     "note: '{}' is built without a sandbox, and of its outputs {} is in the store already: "
+                     "what is there is built at another path, which is rewritten to the real one in all "
+                     "outputs",
+                     store.dir().print(plan.drvPath), taken));
     }
 }
 
@@ -319,6 +318,7 @@ void DerivationBuilder::Impl::writeFiles() {
 void DerivationBuilder::Impl::enter() {
     showStart();
     openLog();
+    tellOfRewrites();
     terminal = PseudoTerminal::open(builderUid);
     SandboxSpec spec = describeSandbox();
     UniqueFd mount = describeBuildDir(spec);
@@ -569,7 +569,7 @@ Task<OutputInfos> DerivationBuilder::Impl::registerOrDiffer() {
     try {
         infos = co_await registerAll();
     } catch (const BuildFailure &failure) {
-        if (report.deterministic()) {
+        if (report.deterministic() && !report.damaged()) {
             throw;
         }
         log->note(failure.message());
@@ -583,12 +583,16 @@ Task<OutputInfos> DerivationBuilder::Impl::registerOrDiffer() {
     co_return infos;
 }
 
-/// What was kept for hooks alone goes when they are through.
+/// They run as the build's user, who gets to see what the build has left. What was kept for hooks alone goes
+/// when they are through.
 void DerivationBuilder::Impl::leaveToHooks() {
     for (const OutputReport &output : report.outputs) {
         if (!output.kept.empty() && !settings.keepFailed) {
             leftovers->add(keptCheckPath(output.path));
         }
+    }
+    if (user && wantsDiffHook()) {
+        directory->makeReachable(user->uid(), user->gid());
     }
 }
 
@@ -667,6 +671,9 @@ void DerivationBuilder::Impl::endStragglers() {
 
 /// The failure itself is what must be told, whatever goes wrong here.
 void DerivationBuilder::Impl::keepFailed() {
+    if (report.damaged() && report.deterministic()) {
+        return; // it is not the build that failed
+    }
     try {
         endStragglers();
         BuildToKeep build{store,        worker.context,

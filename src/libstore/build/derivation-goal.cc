@@ -432,6 +432,7 @@ Task<> DerivationGoal::buildResolved() {
     if (result_.status == Status::alreadyValid) {
         result_.status = Status::resolvesToAlreadyValid;
     }
+    requireRepaired(paths);
     describe(paths);
 }
 
@@ -466,6 +467,24 @@ void DerivationGoal::refuseOtherRealisation(const Realisation &known, const Stor
         "hash that does not tell which derivations are made for this one, so that may be what another "
         "derivation built. Delete it ('nix-store --delete {3}') and build again",
         known.id.outputName, dir.print(drvPath_), dir.print(path), dir.print(known.outPath));
+}
+
+/// What is damaged where it was recorded stays so if it is made somewhere else.
+void DerivationGoal::requireRepaired(const std::map<std::string, StorePath> &paths) const {
+    const StoreDir &dir = worker_.store.dir();
+    for (const auto &[name, path] : paths) {
+        const BuildPlan::Output &known = plan_->outputs.at(name);
+        if (mode_ != BuildMode::repair || known.valid || !known.path || *known.path == path) {
+            continue;
+        }
+        throw BuildFailure(
+            Status::notDeterministic,
+            fmt::format(
+                "cannot repair '{0}': derivation '{1}' may not be deterministic, as its output '{2}' came "
+                "out with other contents, at '{3}'. '{0}' stays damaged. Delete it, and what refers to "
+                "it ('nix-store --delete {0}'), and build again",
+                dir.print(*known.path), dir.print(drvPath_), name, dir.print(path)));
+    }
 }
 
 void DerivationGoal::describeValid() {
@@ -578,6 +597,7 @@ Task<> DerivationGoal::buildWithLocks(const SlotLease &slot) {
     for (const auto &[name, info] : infos) {
         paths.emplace(name, info.path);
     }
+    requireRepaired(paths);
     describe(paths);
     worker_.counts.done++;
     result_.status = Status::built;

@@ -52,6 +52,7 @@ class DerivationGoal {
     std::optional<StorePath> recordedPath(const std::string &name) const;
     void describe(const std::map<std::string, StorePath> &paths);
     void describeValid();
+    void requireRepaired(const std::map<std::string, StorePath> &paths) const;
     bool isSatisfied();
     std::set<std::string> wantedOutputs() const;
     WaitGraph::Node node() const { return {drvPath_, mode_}; }

@@ -17,6 +17,7 @@ namespace {
 
 constexpr size_t mostShown = 64 * 1024; ///< bytes of one hook's output
 constexpr size_t readAtOnce = 256 * 1024;
+constexpr size_t mostInPipe = 1024 * 1024; ///< without privileges
 
 /// Tells lines until there were enough.
 class HookOutput {
@@ -81,6 +82,18 @@ Pipe makeOutputPipe() {
     return pipe;
 }
 
+/// Nothing where there is nothing yet, and at the end.
+std::string_view readAvailable(int fd, std::vector<char> &buffer) {
+    ssize_t got;
+    do {
+        got = read(fd, buffer.data(), buffer.size());
+    } while (got < 0 && errno == EINTR);
+    if (got < 0 && errno != EAGAIN) {
+        throwErrno("reading what diff-hook prints");
+    }
+    return {buffer.data(), got > 0 ? static_cast<size_t>(got) : 0};
+}
+
 /// One running hook.
 struct Hook {
     const DiffHookContext &context;
@@ -95,21 +108,11 @@ struct Hook {
           pipe(makeOutputPipe()),
           process(spawnSandbox(describeHook(hookContext, call, pipe.writeEnd.get()))) {}
 
-    /// Whether there was something.
-    bool readSome() {
-        ssize_t got = read(pipe.readEnd.get(), buffer.data(), buffer.size());
-        if (got < 0 && errno != EINTR && errno != EAGAIN) {
-            throwErrno("reading what diff-hook prints");
-        }
-        output.write({buffer.data(), got > 0 ? static_cast<size_t>(got) : 0});
-        return got > 0;
-    }
+    void readSome() { output.write(readAvailable(pipe.readEnd.get(), buffer)); }
 
-    /// With every process gone there is at most what the pipe holds.
     void readRest() {
         pipe.writeEnd.reset();
-        while (readSome()) {
-        }
+        readRestOfPipe(pipe.readEnd.get(), [this](std::string_view bytes) { output.write(bytes); });
         output.finish();
     }
 };
@@ -139,6 +142,18 @@ Task<> watchHook(Hook &hook) {
 }
 
 } // namespace
+
+void readRestOfPipe(int fd, const std::function<void(std::string_view)> &take) {
+    std::vector<char> buffer(readAtOnce);
+    for (size_t total = 0; total < mostInPipe;) {
+        std::string_view bytes = readAvailable(fd, buffer);
+        if (bytes.empty()) {
+            return;
+        }
+        take(bytes);
+        total += bytes.size();
+    }
+}
 
 Task<> runDiffHook(const DiffHookContext &context, const DiffHookCall &call) {
     std::string problem;

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <functional>
 #include <string>
+#include <string_view>
 
 #include "libstore/build/build-log.hh"
 #include "libstore/build/build-slots.hh"
@@ -34,5 +36,9 @@ struct DiffHookContext {
 /// by line, up to a bound; the rest is read and dropped. A hook that cannot be started, fails, or takes
 /// longer than `diff-hook-timeout` is a warning. Throws what the end of the loop throws.
 Task<> runDiffHook(const DiffHookContext &context, const DiffHookCall &call);
+
+/// What is left in a pipe (non-blocking) whose writer has ended. Where another process has it still and goes
+/// on writing, that ends as well: after the most that a pipe holds.
+void readRestOfPipe(int fd, const std::function<void(std::string_view)> &take);
 
 } // namespace firn

@@ -117,7 +117,7 @@ class FileOpener : public OutputVisitor {
 Changes touchedContents(const OutputRewrite &output) {
     Changes touched;
     for (const NodePatches &change : output.changes) {
-        if (changesContents(change)) {
+        if (change.changesContents()) {
             touched.emplace(change.node, &change);
         }
     }
@@ -229,7 +229,8 @@ jail::Answer MachoPageHashFixup::ask(const OutputRewrite &output, const NodePatc
             describe(output, change.node), store_.dir().print(request_.drvPath), problem, remedy()));
 }
 
-void MachoPageHashFixup::warn(const OutputRewrite &output, uint32_t node, const MachoFinding &finding) {
+void MachoPageHashFixup::warn(const OutputRewrite &output, uint32_t node, const MachoFinding &finding,
+                              MachoSignatures policy) {
     const char *what = "";
     switch (finding.kind) {
     case Kind::repaired:
@@ -238,7 +239,7 @@ void MachoPageHashFixup::warn(const OutputRewrite &output, uint32_t node, const 
         break;
     case Kind::repairedStale:
         what =
-            policy_ == MachoSignatures::repair
+            policy == MachoSignatures::repair
                 ? "had wrong page hashes before it was rewritten; those over rewritten bytes are made right"
                 : "had wrong page hashes before it was rewritten; they stay wrong";
         break;
@@ -255,20 +256,20 @@ void MachoPageHashFixup::warn(const OutputRewrite &output, uint32_t node, const 
 
 /// Whether the build may go on, and what has to be said.
 void MachoPageHashFixup::judge(const OutputRewrite &output, const NodePatches &change,
-                               const std::vector<MachoFinding> &findings) {
+                               const std::vector<MachoFinding> &findings, MachoSignatures policy) {
     for (const MachoFinding &finding : findings) {
         bool needsRepair = finding.kind == Kind::repaired || finding.kind == Kind::repairedStale ||
                            finding.kind == Kind::unrepairable;
-        if (needsRepair && policy_ == MachoSignatures::refuse) {
+        if (needsRepair && policy == MachoSignatures::refuse) {
             fail(output, change,
                  "'macho-signatures = refuse' forbids what it would need (" + describeFinding(finding) + ")");
         }
-        if (finding.kind == Kind::unrepairable && policy_ == MachoSignatures::repair) {
+        if (finding.kind == Kind::unrepairable && policy == MachoSignatures::repair) {
             fail(output, change, describeFinding(finding),
                  "; or set 'macho-signatures = warn' to have it registered with a wrong signature");
         }
-        if (finding.kind != Kind::repaired || policy_ == MachoSignatures::warn) {
-            warn(output, change.node, finding);
+        if (finding.kind != Kind::repaired || policy == MachoSignatures::warn) {
+            warn(output, change.node, finding, policy);
         }
     }
 }
@@ -306,7 +307,7 @@ std::vector<Patch> MachoPageHashFixup::fixOne(const OutputRewrite &output, const
         staleBefore = staleSlots(output, change, file);
     }
     jail::Answer answer = ask(output, change, fixupRequest(output, change, file), file);
-    judge(output, change, answer.fixup.findings);
+    judge(output, change, answer.fixup.findings, policy_);
     if (policy_ == MachoSignatures::warn) {
         return {};
     }
@@ -497,7 +498,9 @@ std::vector<Patch> MachoPageHashFixup::finalForm(const OutputRewrite &output, co
                                                  const std::vector<Patch> &settled, int file) {
     // Whether that may be, and what there is to be said.
     jail::Answer answer = ask(output, change, fixupRequest(output, change, file), file);
-    judge(output, change, answer.fixup.findings);
+    // A final form is made whole, also of what is there already where 'warn' would make no new ones.
+    judge(output, change, answer.fixup.findings,
+          policy_ == MachoSignatures::warn ? MachoSignatures::repair : policy_);
     remember(output, change, answer.fixup, {});
     jail::Form form = askForForm(jail::Kind::finalForm, output, change, settled, finalPart(output), file);
     if (form.patches.empty()) {

@@ -83,8 +83,9 @@ class MachoPageHashFixup : public OutputRepair {
     void verifyOne(const OutputRewrite &output, const NodePatches &change, const Expectation &expected,
                    int file);
     void judge(const OutputRewrite &output, const NodePatches &change,
-               const std::vector<MachoFinding> &findings);
-    void warn(const OutputRewrite &output, uint32_t node, const MachoFinding &finding);
+               const std::vector<MachoFinding> &findings, MachoSignatures policy);
+    void warn(const OutputRewrite &output, uint32_t node, const MachoFinding &finding,
+              MachoSignatures policy);
     jail::Answer ask(const OutputRewrite &output, const NodePatches &change, const jail::Request &request,
                      int file);
     void warnOfSeals(const OutputRewrite &output);

@@ -31,15 +31,11 @@ ScanTargets scanTargets(const RegistrationContext &context) {
     return targets;
 }
 
-bool changesContents(const NodePatches &change) {
-    return change.everywhere || !change.contents.empty();
-}
-
 void mergeRepairs(const NewOutput &output, std::vector<NodePatches> &changes,
                   std::vector<FilePatches> repairs) {
     std::map<std::string, NodePatches *> byPath;
     for (NodePatches &change : changes) {
-        if (changesContents(change)) {
+        if (change.changesContents()) {
             byPath.emplace(output.tree.pathOf(change.node), &change);
         }
     }

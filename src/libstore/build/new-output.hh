@@ -60,8 +60,6 @@ struct RegistrationContext {
 /// Scratch paths and final paths of all outputs of the request, and everything they may refer to.
 ScanTargets scanTargets(const RegistrationContext &context);
 
-bool changesContents(const NodePatches &change);
-
 /// Lays what a repair answered over `changes` of the output. Throws ErrorKind::refused for a file whose
 /// contents nothing changes, and for patches that cannot be.
 void mergeRepairs(const NewOutput &output, std::vector<NodePatches> &changes,

@@ -4,7 +4,8 @@
 
 namespace firn {
 
-/// Keeps what the client is told in the build's log, too. After BuildLog::endOutput(); both must outlive it.
+/// Keeps what the client is told in the build's log, too. Before the builder's first output
+/// or after BuildLog::endOutput(); both must outlive it.
 class NotingLogger : public Logger {
   public:
     NotingLogger(Logger &logger, BuildLog &log) : logger_(logger), log_(log) {}

@@ -8,6 +8,7 @@
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 #include "libutil/interrupt.hh"
+#include "libutil/nar.hh"
 
 namespace firn {
 
@@ -34,17 +35,13 @@ StorePath keptCheckPath(const StorePath &path) {
     return StorePath(path.baseName() + ".check");
 }
 
-/// It only tells more about a difference: where the jail has no answer the check goes on without.
-MachoComparison OutputCheck::compareMacho(int oldFile, uint64_t oldSize, int newFile, uint64_t newSize) {
+/// It only tells more about files: where the jail has no answer the check goes on without.
+std::optional<jail::Answer> OutputCheck::askJail(const jail::Request &request, int file, int second) {
     if (jailFailures_ >= mostJailFailures) {
-        return {};
+        return std::nullopt;
     }
-    jail::Request request;
-    request.kind = jail::Kind::compare;
-    request.fileSize = oldSize;
-    request.secondSize = newSize;
     try {
-        return jail_.ask(request, oldFile, newFile).comparison;
+        return jail_.ask(request, file, second);
     } catch (const DeadlinePassed &) {
         throw;
     } catch (const Error &error) {
@@ -52,43 +49,94 @@ MachoComparison OutputCheck::compareMacho(int oldFile, uint64_t oldSize, int new
             throw;
         }
         ++jailFailures_;
-        logger_.warn("how two versions of a Mach-O file differ could not be looked at: " + error.message());
-        return {};
+        logger_.warn("a Mach-O file could not be looked at: " + error.message());
+        return std::nullopt;
     }
 }
 
-OutputReport OutputCheck::compare(const CheckedOutput &output) {
-    OutputReport report{output.outputName,
-                        output.valid.path,
-                        Verdict::same,
-                        output.valid.narHash,
-                        output.made.narHash,
-                        output.valid.narSize,
-                        output.made.narSize,
-                        {},
-                        {}};
-    if (output.valid.narHash == output.made.narHash) {
-        return report;
-    }
-    // Only now are the contents read once more.
-    std::set<std::string> rewritten = rewrittenFiles(output);
+MachoComparison OutputCheck::compareMacho(int oldFile, uint64_t oldSize, int newFile, uint64_t newSize) {
+    jail::Request request;
+    request.kind = jail::Kind::compare;
+    request.fileSize = oldSize;
+    request.secondSize = newSize;
+    std::optional<jail::Answer> answer = askJail(request, oldFile, newFile);
+    return answer ? answer->comparison : MachoComparison();
+}
+
+bool OutputCheck::isStale(int file, uint64_t size) {
+    jail::Request request;
+    request.kind = jail::Kind::verify;
+    request.fileSize = size;
+    request.ranges = {{0, size}};
+    std::optional<jail::Answer> answer = askJail(request, file);
+    return answer && !answer->stale.empty();
+}
+
+/// Where the hashes are the same nothing can be explained: a difference is damage.
+CompareOptions OutputCheck::compareOptions(const CheckedOutput &output,
+                                           const std::set<std::string> &rewritten) {
     CompareOptions options;
-    options.compareMacho = [&](int oldFile, uint64_t oldSize, int newFile, uint64_t newSize) {
+    options.compareMacho = [this](int oldFile, uint64_t oldSize, int newFile, uint64_t newSize) {
         return compareMacho(oldFile, oldSize, newFile, newSize);
     };
-    options.explains = [&](const TreeDifference &difference) {
-        return difference.macho.isMacho && difference.macho.difference == MachoDifference::uuid &&
-               rewritten.contains(difference.path);
-    };
-    report.comparison = compareTrees({store_.storeFd(), output.valid.path.baseName()},
-                                     {output.dir, output.tree.root().name}, options);
+    options.isStale = [this](int file, uint64_t size) { return isStale(file, size); };
+    if (output.valid.narHash != output.made.narHash) {
+        options.explains = [&rewritten](const TreeDifference &difference) {
+            return difference.macho.isMacho && difference.macho.difference == MachoDifference::uuid &&
+                   rewritten.contains(difference.path);
+        };
+    }
+    return options;
+}
+
+/// Of an output where something differs: whether what lies in the store is what was registered.
+void OutputCheck::lookForDamage(OutputReport &report) {
+    const std::string &entry = report.path.baseName();
+    if (existsAt(store_.storeFd(), entry)) {
+        report.diskHash = hashNar(store_.storeFd(), entry, report.oldHash.algorithm()).hash;
+    }
+    report.damaged = report.diskHash != report.oldHash;
+}
+
+/// What was built is compared with what lies there, whatever the database says of that.
+OutputReport OutputCheck::compare(const CheckedOutput &output) {
+    OutputReport report{.name = output.outputName,
+                        .path = output.valid.path,
+                        .oldHash = output.valid.narHash,
+                        .newHash = output.made.narHash,
+                        .oldSize = output.valid.narSize,
+                        .newSize = output.made.narSize};
+    std::set<std::string> rewritten = rewrittenFiles(output);
+    report.comparison =
+        compareTrees({store_.storeFd(), output.valid.path.baseName()}, {output.dir, output.tree.root().name},
+                     compareOptions(output, rewritten));
     for (TreeDifference &difference : report.comparison.differences) {
         difference.madeRight = difference.macho.isMacho && options_.madeRight &&
                                options_.madeRight(output.outputName, difference.path);
     }
+    bool sameHash = report.oldHash == report.newHash;
+    bool found = report.comparison.total() + report.comparison.explained > 0;
+    if (!sameHash || found) {
+        lookForDamage(report);
+    }
     bool equal = report.comparison.total() == 0 && report.comparison.explained > 0;
-    report.verdict = equal ? Verdict::equal : Verdict::differs;
+    report.verdict = sameHash ? Verdict::same : equal ? Verdict::equal : Verdict::differs;
     return report;
+}
+
+/// Of an earlier check: whoever finds it after this one would take it for this one's.
+void OutputCheck::removeKept(const StorePath &path) {
+    try {
+        StorePath kept = keptCheckPath(path);
+        if (!store_.isValidPath(kept)) {
+            removeTree(store_.storeFd(), kept.baseName());
+        }
+    } catch (const Error &error) {
+        if (error.kind() != ErrorKind::badInput) { // with a name as long as that nothing was kept
+            logger_.warn(fmt::format("what an earlier check of '{}' has kept stays: {}",
+                                     store_.dir().print(path), error.message()));
+        }
+    }
 }
 
 /// The failure is what must be told, whatever goes wrong here.
@@ -96,7 +144,9 @@ void OutputCheck::keep(const CheckedOutput &output, OutputReport &report) {
     try {
         StorePath kept = keptCheckPath(report.path);
         store_.addTempRoot(kept);
-        removeTree(store_.storeFd(), kept.baseName());
+        if (existsAt(store_.storeFd(), kept.baseName())) {
+            throw Error(ErrorKind::refused, "'{}' is there already", store_.dir().print(kept));
+        }
         moveOutput(output.dir, output.tree.root().name, store_.storeFd(), kept.baseName());
         report.kept = store_.dir().print(kept);
     } catch (const Error &error) {
@@ -120,6 +170,7 @@ void OutputCheck::writeReport() {
 void OutputCheck::judge(const std::vector<CheckedOutput> &outputs) {
     report_ = {};
     for (const CheckedOutput &output : outputs) {
+        removeKept(output.valid.path);
         report_.outputs.push_back(compare(output));
     }
     for (size_t i = 0; i < outputs.size(); ++i) {
@@ -129,16 +180,18 @@ void OutputCheck::judge(const std::vector<CheckedOutput> &outputs) {
         }
     }
     writeReport();
-    if (!report_.deterministic()) {
+    bool differs = !report_.deterministic();
+    if (differs || report_.damaged()) {
         std::string message = describeCheck(store_.dir(), drvPath_, report_, options_.keepForUser);
         if (!options_.reportFile.empty()) {
             message += fmt::format("\nall of it is in '{}'", options_.reportFile.string());
         }
-        throw BuildFailure(BuildResult::Status::notDeterministic, message);
+        throw BuildFailure(differs ? BuildResult::Status::notDeterministic : BuildResult::Status::miscFailure,
+                           message);
     }
     for (const OutputReport &report : report_.outputs) {
-        if (report.verdict == Verdict::equal) {
-            logger_.log(Verbosity::notice, describeOutput(store_.dir(), report));
+        if (std::string text = describeOutput(store_.dir(), report); !text.empty()) {
+            logger_.log(Verbosity::notice, text);
         }
     }
 }

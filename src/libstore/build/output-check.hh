@@ -1,6 +1,8 @@
 #pragma once
 
 #include <functional>
+#include <optional>
+#include <set>
 
 #include "libstore/build/check-report.hh"
 #include "libstore/build/macho-jail.hh"
@@ -34,7 +36,12 @@ class OutputCheck : public OutputJudge {
 
   private:
     OutputReport compare(const CheckedOutput &output);
+    CompareOptions compareOptions(const CheckedOutput &output, const std::set<std::string> &rewritten);
+    void lookForDamage(OutputReport &report);
+    std::optional<jail::Answer> askJail(const jail::Request &request, int file, int second = -1);
     MachoComparison compareMacho(int oldFile, uint64_t oldSize, int newFile, uint64_t newSize);
+    bool isStale(int file, uint64_t size);
+    void removeKept(const StorePath &path);
     void keep(const CheckedOutput &output, OutputReport &report);
     void writeReport();
 

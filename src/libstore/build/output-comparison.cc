@@ -1,6 +1,7 @@
 #include "libstore/build/output-comparison.hh"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <memory>
 
@@ -18,6 +19,8 @@ namespace firn {
 namespace {
 
 using Kind = TreeDifference::Kind;
+
+constexpr size_t machoHead = 4; ///< bytes that tell whether a file can be Mach-O
 
 ObjectType typeOf(const struct stat &st) {
     if (S_ISREG(st.st_mode)) {
@@ -58,13 +61,12 @@ class FilePair {
     }
 
     bool canBothBeMacho(const TreeDifference &difference) {
-        constexpr size_t head = 4;
-        if (std::min(difference.oldSize, difference.newSize) < head) {
+        if (std::min(difference.oldSize, difference.newSize) < machoHead) {
             return false;
         }
-        readFullAt(oldFile_, 0, old_.get(), head);
-        readFullAt(newFile_, 0, new_.get(), head);
-        return canBeMacho({old_.get(), head}) && canBeMacho({new_.get(), head});
+        readFullAt(oldFile_, 0, old_.get(), machoHead);
+        readFullAt(newFile_, 0, new_.get(), machoHead);
+        return canBeMacho({old_.get(), machoHead}) && canBeMacho({new_.get(), machoHead});
     }
 
   private:
@@ -202,7 +204,11 @@ class TreeComparer {
     void compareFiles(const std::string &oldName, const std::string &newName, const struct stat &oldStat,
                       const struct stat &newStat) {
         if (oldStat.st_dev == newStat.st_dev && oldStat.st_ino == newStat.st_ino) {
-            return; // the store was optimised, or the builder linked what was there
+            // The store was optimised, or the builder linked what was there.
+            if (options_.isStale) {
+                lookAtSame(openFileAt(oldStack_.current(), oldName).get(), oldStat);
+            }
+            return;
         }
         bool executable = oldStat.st_mode & S_IXUSR;
         if (executable != static_cast<bool>(newStat.st_mode & S_IXUSR)) {
@@ -227,6 +233,21 @@ class TreeComparer {
             }
             contents.explained = options_.explains && options_.explains(contents);
             add(std::move(contents));
+        } else if (options_.isStale) {
+            lookAtSame(oldFile.get(), oldStat);
+        }
+    }
+
+    /// The two are the same.
+    void lookAtSame(int file, const struct stat &st) {
+        auto size = static_cast<uint64_t>(st.st_size);
+        std::array<char, machoHead> head{};
+        if (size < head.size() || result_.stale.size() >= options_.mostListed) {
+            return;
+        }
+        readFullAt(file, 0, head.data(), head.size());
+        if (canBeMacho({head.data(), head.size()}) && options_.isStale(file, size)) {
+            result_.stale.push_back(path_);
         }
     }
 

@@ -26,7 +26,7 @@ struct TreeDifference {
         extra,   ///< was built, and is not registered; likewise
     };
     Kind kind = Kind::contents;
-    std::string path; ///< below the root, '/' between components; "" for the root; not escaped
+    std::string path{}; ///< below the root, '/' between components; "" for the root; not escaped
 
     /// What it is in the registered tree; of `extra`, in the other.
     ObjectType type = ObjectType::regular;
@@ -36,14 +36,14 @@ struct TreeDifference {
     /// the other), and how many bytes differ, what only one has counted in.
     uint64_t oldSize = 0, newSize = 0, firstOffset = 0, differingBytes = 0;
     /// contents: of files that can be Mach-O, what the jail said.
-    MachoComparison macho;
+    MachoComparison macho{};
     /// contents: what was built now came with a stale signature, which a rewrite has made right.
     bool madeRight = false;
     /// contents: nothing but what a rewrite explains (see CompareOptions::explains).
     bool explained = false;
 
     bool executable = false; ///< executable: whether the registered file is; the other is the opposite
-    std::string oldTarget, newTarget; ///< target
+    std::string oldTarget{}, newTarget{}; ///< target
 };
 
 struct TreeComparison {
@@ -52,6 +52,9 @@ struct TreeComparison {
     /// Of all, also of those not listed; `explained` ones are in `explained` only.
     uint64_t contents = 0, executable = 0, target = 0, type = 0, missing = 0, extra = 0, explained = 0;
     bool truncated = false; ///< there are more than are listed
+    /// Files that are the same, and of which CompareOptions::isStale says so; in the same order, likewise
+    /// cut.
+    std::vector<std::string> stale;
 
     uint64_t total() const { return contents + executable + target + type + missing + extra; }
 };
@@ -62,9 +65,12 @@ using MachoComparer =
 
 struct CompareOptions {
     size_t mostListed = 1000;
-    MachoComparer compareMacho; ///< may be empty
+    MachoComparer compareMacho{}; ///< may be empty
     /// Whether a difference in contents counts as none. May be empty.
-    std::function<bool(const TreeDifference &)> explains;
+    std::function<bool(const TreeDifference &)> explains{};
+    /// Whether a file that is the same in both trees, and can be Mach-O, has a stale code signature. May be
+    /// empty.
+    std::function<bool(int file, uint64_t size)> isStale{};
 };
 
 /// One tree: an entry of a directory.
@@ -73,9 +79,9 @@ struct TreePlace {
     std::string name;
 };
 
-/// Reads both trees once, the contents of files of the same inode not at all. Iterative, no symlink followed;
-/// memory for one directory's names per level, and what is listed. A root that is not there counts as missing
-/// or extra. Stops where throwIfInterrupted() does.
+/// Reads both trees once, the contents of files of the same inode not at all (but for `isStale`). Iterative,
+/// no symlink followed; memory for one directory's names per level, and what is listed. A root that is not
+/// there counts as missing or extra. Stops where throwIfInterrupted() does.
 TreeComparison compareTrees(const TreePlace &oldTree, const TreePlace &newTree,
                             const CompareOptions &options);
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
 #include <memory>
 
 #include <fcntl.h>
@@ -22,20 +21,6 @@ namespace {
 constexpr struct timespec canonicalTimes[2] = {{1, 0}, {1, 0}};
 constexpr size_t blockSize = 256 * 1024;
 
-/// Names that nothing in a directory has: `tryName` returns false with EEXIST where one is taken.
-template<typename Try>
-std::string makeTemporary(const std::string &what, Try tryName) {
-    for (unsigned number = 0;; ++number) {
-        std::string name = fmt::format(".firn-{}", number);
-        if (tryName(name)) {
-            return name;
-        }
-        if (errno != EEXIST) {
-            throwErrno("making a new file for '{}'", what);
-        }
-    }
-}
-
 size_t readSome(int fd, char *buffer, size_t size) {
     for (;;) {
         ssize_t count = read(fd, buffer, size);
@@ -49,6 +34,18 @@ size_t readSome(int fd, char *buffer, size_t size) {
 }
 
 } // namespace
+
+std::string makeTemporary(const std::string &what, const std::function<bool(const std::string &)> &tryName) {
+    for (unsigned number = 0;; ++number) {
+        std::string name = fmt::format(".firn-{}", number);
+        if (tryName(name)) {
+            return name;
+        }
+        if (errno != EEXIST) {
+            throwErrno("making a new file for '{}'", what);
+        }
+    }
+}
 
 std::string overlaid(std::string text, const std::vector<Patch> &patches) {
     overlayPatches(patches, 0, text.data(), text.size(), 0);
@@ -119,6 +116,38 @@ void ReplacementFile::commit() {
     temporary_.clear();
 }
 
+// ---- replaceSymlink
+
+namespace {
+
+std::string makeSymlink(int dir, const OutputTree &tree, uint32_t node, const std::string &target) {
+    const std::string &name = tree.nodes[node].name;
+    auto create = [&](const std::string &temporary) {
+        return symlinkat(target.c_str(), dir, temporary.c_str()) == 0;
+    };
+    if (node != 0) {
+        return makeTemporary(escapeForDisplay(name), create);
+    }
+    std::string temporary = ReplacementFile::rootTemporary(name);
+    removeTree(dir, temporary); // left by a process that was killed
+    if (!create(temporary)) {
+        throwErrno("making a new symlink for '{}'", name);
+    }
+    return temporary;
+}
+
+} // namespace
+
+void replaceSymlink(int dir, OutputTree &tree, uint32_t node, const std::string &target) {
+    OutputNode &link = tree.nodes[node];
+    std::string temporary = makeSymlink(dir, tree, node, target);
+    if (utimensat(dir, temporary.c_str(), canonicalTimes, AT_SYMLINK_NOFOLLOW) != 0 ||
+        renameat(dir, temporary.c_str(), dir, link.name.c_str()) != 0) {
+        throwErrno("putting the new symlink '{}' in place", escapeForDisplay(link.name));
+    }
+    link.target = target;
+}
+
 // ---- UnlockedDirectories
 
 void UnlockedDirectories::unlock(int self, uint32_t node) {
@@ -133,7 +162,7 @@ void UnlockedDirectories::lock(int self, uint32_t node) {
     }
 }
 
-// ---- applyPatches
+// ---- readPatched
 
 namespace {
 
@@ -199,154 +228,6 @@ void copyPatched(int from, const std::vector<Patch> &patches, Sink &to) {
     }
 }
 
-void writeContents(int from, const NodePatches &change, const Rewrites &rewrites, ReplacementFile &to) {
-    if (change.everywhere || !to.cloneFrom(from)) {
-        readPatched(from, change, rewrites, to);
-        return;
-    }
-    for (const Patch &patch : change.contents) {
-        to.writeAt(patch.bytes, patch.offset);
-    }
-}
-
-class Applier : public OutputVisitor {
-  public:
-    Applier(OutputTree &tree, const std::vector<NodePatches> &changes, const Rewrites &rewrites)
-        : tree_(tree), rewrites_(rewrites) {
-        for (const NodePatches &change : changes) {
-            changes_.emplace(change.node, &change);
-        }
-    }
-
-    void enterDirectory(int, uint32_t) override {}
-    void leaveDirectory(int self, uint32_t node) override;
-    void file(int dir, uint32_t node) override;
-    void symlink(int dir, uint32_t node) override;
-
-  private:
-    /// Old and new names of a directory's members that get another.
-    using Renames = std::map<uint32_t, std::string>;
-
-    const NodePatches *changeOf(uint32_t node) const {
-        auto found = changes_.find(node);
-        return found == changes_.end() ? nullptr : found->second;
-    }
-    void unlockParent(int dir, uint32_t node) {
-        if (node != 0) {
-            unlocked_.unlock(dir, tree_.nodes[node].parent);
-        }
-    }
-    std::string makeSymlink(int dir, uint32_t node, const std::string &target) const;
-    Renames renamesIn(uint32_t directory) const;
-    void checkCollisions(uint32_t directory, const Renames &renames) const;
-    void rename(int self, const Renames &renames);
-
-    OutputTree &tree_;
-    const Rewrites &rewrites_;
-    std::map<uint32_t, const NodePatches *> changes_;
-    UnlockedDirectories unlocked_;
-};
-
-void Applier::file(int dir, uint32_t node) {
-    const NodePatches *change = changeOf(node);
-    if (change == nullptr || (change->contents.empty() && !change->everywhere)) {
-        return;
-    }
-    unlockParent(dir, node);
-    UniqueFd from = openFileAt(dir, tree_.nodes[node].name);
-    ReplacementFile to(dir, tree_, node);
-    writeContents(from.get(), *change, rewrites_, to);
-    to.commit();
-}
-
-void Applier::symlink(int dir, uint32_t node) {
-    const NodePatches *change = changeOf(node);
-    if (change == nullptr || change->target.empty()) {
-        return;
-    }
-    unlockParent(dir, node);
-    OutputNode &link = tree_.nodes[node];
-    std::string target = overlaid(link.target, change->target);
-    std::string temporary = makeSymlink(dir, node, target);
-    if (utimensat(dir, temporary.c_str(), canonicalTimes, AT_SYMLINK_NOFOLLOW) != 0 ||
-        renameat(dir, temporary.c_str(), dir, link.name.c_str()) != 0) {
-        throwErrno("putting the new symlink '{}' in place", escapeForDisplay(link.name));
-    }
-    link.target = target;
-}
-
-std::string Applier::makeSymlink(int dir, uint32_t node, const std::string &target) const {
-    const std::string &name = tree_.nodes[node].name;
-    auto create = [&](const std::string &temporary) {
-        return symlinkat(target.c_str(), dir, temporary.c_str()) == 0;
-    };
-    if (node != 0) {
-        return makeTemporary(escapeForDisplay(name), create);
-    }
-    std::string temporary = ReplacementFile::rootTemporary(name);
-    removeTree(dir, temporary); // left by a process that was killed
-    if (!create(temporary)) {
-        throwErrno("making a new symlink for '{}'", name);
-    }
-    return temporary;
-}
-
-void Applier::leaveDirectory(int self, uint32_t node) {
-    if (Renames renames = renamesIn(node); !renames.empty()) {
-        checkCollisions(node, renames);
-        unlocked_.unlock(self, node);
-        rename(self, renames);
-        tree_.sortChildren(node);
-    }
-    unlocked_.lock(self, node);
-}
-
-Applier::Renames Applier::renamesIn(uint32_t directory) const {
-    Renames renames;
-    for (uint32_t child : tree_.nodes[directory].children) {
-        const NodePatches *change = changeOf(child);
-        if (change != nullptr && !change->name.empty()) {
-            renames.emplace(child, overlaid(tree_.nodes[child].name, change->name));
-        }
-    }
-    return renames;
-}
-
-void Applier::checkCollisions(uint32_t directory, const Renames &renames) const {
-    std::set<std::string> names;
-    for (uint32_t child : tree_.nodes[directory].children) {
-        auto found = renames.find(child);
-        const std::string &name = found == renames.end() ? tree_.nodes[child].name : found->second;
-        if (!names.insert(name).second) {
-            throw Error(ErrorKind::refused,
-                        "after rewriting store paths, two entries of '{}' are called '{}'",
-                        escapeForDisplay(tree_.pathOf(directory)), escapeForDisplay(name));
-        }
-    }
-}
-
-/// By way of names that nothing has, since one's new name may be another's old one.
-void Applier::rename(int self, const Renames &renames) {
-    auto move = [&](const std::string &from, const std::string &to) {
-        if (renameat(self, from.c_str(), self, to.c_str()) != 0) {
-            throwErrno("renaming '{}' to '{}'", escapeForDisplay(from), escapeForDisplay(to));
-        }
-    };
-    std::map<uint32_t, std::string> temporaries;
-    for (const auto &[node, name] : renames) {
-        std::string temporary = makeTemporary(escapeForDisplay(name), [&](const std::string &candidate) {
-            errno = EEXIST;
-            return !existsAt(self, candidate);
-        });
-        move(tree_.nodes[node].name, temporary);
-        temporaries.emplace(node, temporary);
-    }
-    for (const auto &[node, name] : renames) {
-        move(temporaries.at(node), name);
-        tree_.nodes[node].name = name;
-    }
-}
-
 } // namespace
 
 void readPatched(int from, const NodePatches &change, const Rewrites &rewrites, Sink &to) {
@@ -354,14 +235,6 @@ void readPatched(int from, const NodePatches &change, const Rewrites &rewrites, 
         WindowRewriter(change, rewrites).rewrite(from, to);
     } else {
         copyPatched(from, change.contents, to);
-    }
-}
-
-void applyPatches(int dir, OutputTree &tree, const std::vector<NodePatches> &changes,
-                  const Rewrites &rewrites) {
-    if (!changes.empty()) {
-        Applier applier(tree, changes, rewrites);
-        walkOutput(dir, tree, applier);
     }
 }
 

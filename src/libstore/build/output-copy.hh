@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <set>
 #include <string>
 #include <vector>
@@ -46,6 +47,13 @@ class ReplacementFile : public Sink {
     UniqueFd fd_;
 };
 
+/// Puts a canonical symlink in the place of one of an output; the tree follows. `dir` as for ReplacementFile.
+void replaceSymlink(int dir, OutputTree &tree, uint32_t node, const std::string &target);
+
+/// A name that nothing in a directory has: `tryName` makes or moves something there, or returns false, with
+/// EEXIST in errno where the name is taken. `what` is for the message.
+std::string makeTemporary(const std::string &what, const std::function<bool(const std::string &)> &tryName);
+
 /// Directories of a canonical output that had to be made writable for a while.
 class UnlockedDirectories {
   public:
@@ -63,6 +71,8 @@ struct NodePatches {
     uint32_t node;
     std::vector<Patch> contents, target, name; ///< each ascending and not overlapping
     bool everywhere = false;                   ///< look for `Rewrites` in the contents as well
+
+    bool changesContents() const { return everywhere || !contents.empty(); }
 };
 
 /// Which parts become which.
@@ -77,13 +87,5 @@ std::string overlaid(std::string text, const std::vector<Patch> &patches);
 
 /// Hands on the contents of an open file, patched. Memory does not depend on the file's size.
 void readPatched(int from, const NodePatches &change, const Rewrites &rewrites, Sink &to);
-
-/// Writes the patches of all `changes` (in the order of the scan): contents to new inodes (cloned where the
-/// file system can), targets to new symlinks, names by renaming. Other files stay as they are. `tree`
-/// follows: names, targets, and the order of children. Throws ErrorKind::refused where two entries of a
-/// directory would get the same name, or where a patch of an `everywhere` file overlaps a rewrite. Memory
-/// does not depend on the size of files.
-void applyPatches(int dir, OutputTree &tree, const std::vector<NodePatches> &changes,
-                  const Rewrites &rewrites);
 
 } // namespace firn

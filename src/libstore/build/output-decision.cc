@@ -161,6 +161,13 @@ class AddressSearch {
     References references_;
 };
 
+/// Whether what is valid there may have an address of our own: then it comes to be in its final forms again,
+/// whatever is made of a new output.
+bool mayHaveOwnAddress(const RegistrationContext &context, const std::optional<StorePath> &path) {
+    auto valid = path ? context.store.tryQueryPathInfo(*path) : std::nullopt;
+    return valid && !valid->contentAddress;
+}
+
 /// The path of a floating output.
 void decideAddress(const RegistrationContext &context, const ScanTargets &targets, OutputRepair &repair,
                    const NewOutput &output, const ContentAddressMethod &method, Decision &decision) {
@@ -170,7 +177,7 @@ void decideAddress(const RegistrationContext &context, const ScanTargets &target
         requireGitObject(context, output);
     }
     AddressSearch search(context, targets, decision, output, method);
-    AddressForms forms = search.formsFrom(repair, false);
+    AddressForms forms = search.formsFrom(repair, mayHaveOwnAddress(context, output.scratch->recordedPath));
     AddressSearch::Found found = search.find(forms);
     if (!found.byNormalForm) {
         forms.normal.clear();
@@ -191,8 +198,7 @@ void decideAddress(const RegistrationContext &context, const ScanTargets &target
 /// What is compared with an output that has an address of our own has to be in the final forms, too.
 void prepareCheck(const RegistrationContext &context, const ScanTargets &targets, OutputRepair &repair,
                   const NewOutput &output, const ContentAddressMethod &method, Decision &decision) {
-    auto valid = context.store.tryQueryPathInfo(*output.scratch->finalPath);
-    if (valid && !valid->contentAddress) {
+    if (mayHaveOwnAddress(context, output.scratch->finalPath)) {
         AddressSearch search(context, targets, decision, output, method);
         decision.forms.emplace(output.name, search.formsFrom(repair, true));
     }

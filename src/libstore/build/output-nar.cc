@@ -4,7 +4,6 @@
 
 #include <unistd.h>
 
-#include "libstore/build/pipelined-sink.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 #include "libutil/interrupt.hh"
@@ -94,14 +93,6 @@ size_t OutputNarWriter::readBlock(int fd, uint32_t node, size_t size) {
             throwErrno("reading '{}'", escapeForDisplay(tree_.pathOf(node)));
         }
     }
-}
-
-HashAndSize hashOutput(int dir, const OutputTree &tree) {
-    HashSink hash(HashAlgorithm::sha256);
-    PipelinedSink sink(hash);
-    OutputNarWriter(tree, sink).writeFrom(dir);
-    sink.finish();
-    return {hash.current(), hash.byteCount()};
 }
 
 } // namespace firn

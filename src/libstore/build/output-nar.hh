@@ -53,7 +53,4 @@ class OutputNarWriter : public OutputVisitor {
     std::unique_ptr<char[]> block_;
 };
 
-/// Hash (SHA-256) and size of the archive of an output, hashed in a second thread where it is large.
-HashAndSize hashOutput(int dir, const OutputTree &tree);
-
 } // namespace firn

@@ -309,12 +309,6 @@ std::string OutputTree::pathOf(uint32_t node) const {
     return path;
 }
 
-void OutputTree::sortChildren(uint32_t directory) {
-    std::vector<uint32_t> &children = nodes[directory].children;
-    std::sort(children.begin(), children.end(),
-              [this](uint32_t a, uint32_t b) { return nodes[a].name < nodes[b].name; });
-}
-
 void LinkCounts::add(const struct stat &st) {
     Count &count = counts_[{st.st_dev, st.st_ino}];
     count.links = st.st_nlink;

@@ -47,8 +47,6 @@ struct OutputTree {
     const OutputNode &root() const { return nodes.front(); }
     /// Relative to the root, '/' between components; "" for the root.
     std::string pathOf(uint32_t node) const;
-    /// After names of its children have changed.
-    void sortChildren(uint32_t directory);
 };
 
 /// Files with several names that were seen in the outputs of one build.

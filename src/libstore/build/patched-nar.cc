@@ -9,10 +9,6 @@
 
 namespace firn {
 
-namespace {
-
-using NewNames = std::map<uint32_t, std::string>; ///< of the nodes that get another
-
 NewNames newNames(const OutputTree &tree, const std::vector<NodePatches> &changes) {
     NewNames names;
     for (const NodePatches &change : changes) {
@@ -22,6 +18,8 @@ NewNames newNames(const OutputTree &tree, const std::vector<NodePatches> &change
     }
     return names;
 }
+
+namespace {
 
 const std::string &nameOf(const OutputTree &tree, const NewNames &names, uint32_t node) {
     auto found = names.find(node);
@@ -34,54 +32,60 @@ void sortChildren(OutputTree &tree, const NewNames &names, uint32_t directory) {
               [&](uint32_t a, uint32_t b) { return nameOf(tree, names, a) < nameOf(tree, names, b); });
 }
 
-/// With its entries in the order of their new names; the names themselves stay those on disk.
-OutputTree ordered(const OutputTree &tree, const NewNames &names) {
-    OutputTree result = tree;
-    for (const auto &[node, name] : names) {
-        sortChildren(result, names, tree.nodes[node].parent);
-    }
-    return result;
+OutputTree ordered(OutputTree tree, const NewNames &names) {
+    orderByNewNames(tree, names);
+    return tree;
 }
 
-class PatchedNarWriter : public OutputNarWriter {
-  public:
-    PatchedNarWriter(const OutputTree &tree, const std::vector<NodePatches> &changes, const NewNames &names,
-                     const Rewrites &rewrites, Sink &sink)
-        : OutputNarWriter(tree, sink), names_(names), rewrites_(rewrites) {
-        for (const NodePatches &change : changes) {
-            changes_.emplace(change.node, &change);
-        }
-    }
+} // namespace
 
-  protected:
-    std::string archivedName(uint32_t node) override { return nameOf(tree_, names_, node); }
-    std::string archivedTarget(uint32_t node) override {
-        const NodePatches *change = changeOf(node);
-        const std::string &target = tree_.nodes[node].target;
-        return change == nullptr ? target : overlaid(target, change->target);
+void orderByNewNames(OutputTree &tree, const NewNames &names) {
+    for (const auto &[node, name] : names) {
+        sortChildren(tree, names, tree.nodes[node].parent);
     }
-    void passContents(int fd, uint32_t node) override;
+}
+
+PatchedNarWriter::PatchedNarWriter(const OutputTree &tree, const std::vector<NodePatches> &changes,
+                                   const NewNames &names, const Rewrites &rewrites, Sink &sink)
+    : OutputNarWriter(tree, sink), rewrites_(rewrites), names_(names) {
+    for (const NodePatches &change : changes) {
+        changes_.emplace(change.node, &change);
+    }
+}
+
+const NodePatches *PatchedNarWriter::changeOf(uint32_t node) const {
+    auto found = changes_.find(node);
+    return found == changes_.end() ? nullptr : found->second;
+}
+
+std::string PatchedNarWriter::archivedName(uint32_t node) {
+    return nameOf(tree_, names_, node);
+}
+
+std::string PatchedNarWriter::archivedTarget(uint32_t node) {
+    const NodePatches *change = changeOf(node);
+    const std::string &target = tree_.nodes[node].target;
+    return change == nullptr ? target : overlaid(target, change->target);
+}
+
+namespace {
+
+/// What is read goes on into the archive.
+class Contents : public Sink {
+  public:
+    using Put = std::function<void(std::string_view)>;
+    explicit Contents(Put put) : put_(std::move(put)) {}
+    void write(std::string_view bytes) override { put_(bytes); }
 
   private:
-    /// What is read goes on into the archive.
-    class Contents : public Sink {
-      public:
-        explicit Contents(PatchedNarWriter &writer) : writer_(writer) {}
-        void write(std::string_view bytes) override { writer_.putContents(bytes); }
-
-      private:
-        PatchedNarWriter &writer_;
-    };
-
-    const NodePatches *changeOf(uint32_t node) const {
-        auto found = changes_.find(node);
-        return found == changes_.end() ? nullptr : found->second;
-    }
-
-    const NewNames &names_;
-    const Rewrites &rewrites_;
-    std::map<uint32_t, const NodePatches *> changes_;
+    Put put_;
 };
+
+} // namespace
+
+void PatchedNarWriter::passPatched(int fd, const NodePatches &change, Sink &archive) {
+    readPatched(fd, change, rewrites_, archive);
+}
 
 void PatchedNarWriter::passContents(int fd, uint32_t node) {
     const NodePatches *change = changeOf(node);
@@ -89,11 +93,9 @@ void PatchedNarWriter::passContents(int fd, uint32_t node) {
         OutputNarWriter::passContents(fd, node);
         return;
     }
-    Contents contents(*this);
-    readPatched(fd, *change, rewrites_, contents);
+    Contents contents([this](std::string_view bytes) { putContents(bytes); });
+    passPatched(fd, *change, contents);
 }
-
-} // namespace
 
 void writePatchedNar(int dir, const OutputTree &tree, const std::vector<NodePatches> &changes,
                      const Rewrites &rewrites, Sink &sink) {

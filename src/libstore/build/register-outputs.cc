@@ -6,11 +6,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "libstore/build/apply-patches.hh"
 #include "libstore/build/new-output.hh"
 #include "libstore/build/output-address.hh"
 #include "libstore/build/output-checks.hh"
 #include "libstore/build/output-decision.hh"
-#include "libstore/build/output-nar.hh"
 #include "libstore/build/output-order.hh"
 #include "libstore/build/output-placement.hh"
 #include "libstore/build/patched-nar.hh"
@@ -139,6 +139,20 @@ bool fitsAddress(const AddressForms &forms, const FilePatches &repair) {
     return settled != nullptr && settled->patches == repair.patches;
 }
 
+/// It was made where signatures were left as they came, by another Nix perhaps.
+[[noreturn]] void rejectRepairByNixsRule(const Context &context, const NewOutput &output,
+                                         const std::string &file) {
+    rejectOutput(fmt::format(
+        "cannot repair '{0}', output '{1}' of '{2}': it was registered under the address that Nix's own rule "
+        "gives, with a wrong code signature in the Mach-O file {3}, which 'macho-signatures = warn' alone "
+        "lets "
+        "be made again. It stays as it is. Set that to have it back as it was, or delete it ('nix-store "
+        "--delete "
+        "{0}') and build again to have it at another path with a right one",
+        context.print(*output.scratch->recordedPath), output.name, context.drv,
+        file.empty() ? "that it is" : quoteForDisplay(file)));
+}
+
 /// Where the address was computed from the page hashes as they are, nobody could verify it with others.
 void requireAddressStays(const Context &context, const Decision &decision, const NewOutput &output,
                          const std::vector<FilePatches> &repairs) {
@@ -149,6 +163,9 @@ void requireAddressStays(const Context &context, const Decision &decision, const
     for (const FilePatches &repair : repairs) {
         if (fitsAddress(found->second, repair)) {
             continue;
+        }
+        if (output.scratch->recordedPath == decision.finalPaths.at(output.name)) {
+            rejectRepairByNixsRule(context, output, repair.path);
         }
         rejectOutput(fmt::format(
             "the code signature of the Mach-O file {}output '{}' of '{}' cannot stay valid: it is over the "
@@ -170,11 +187,14 @@ void fixupMachoPageHashes(const Context &context, const Decision &decision, Outp
     }
 }
 
-// ---- apply, verify, hash
+// ---- apply and hash, verify
 
 void apply(const Context &context, const Rewrites &rewrites, NewOutputs &outputs) {
     for (NewOutput &output : outputs) {
-        applyPatches(context.request.scratchDir, output.tree, output.changes, rewrites);
+        // An output in which nothing was touched is as it was when it was scanned.
+        output.nar = output.scan.nar
+                         ? *output.scan.nar
+                         : applyPatches(context.request.scratchDir, output.tree, output.changes, rewrites);
     }
 }
 
@@ -183,7 +203,7 @@ class Verifier : public OutputVisitor {
   public:
     explicit Verifier(const NewOutput &output) : tree_(output.tree) {
         for (const NodePatches &change : output.changes) {
-            if (changesContents(change)) {
+            if (change.changesContents()) {
                 written_.insert(change.node);
             }
         }
@@ -217,13 +237,6 @@ void verify(const Context &context, const Decision &decision, OutputRepair &repa
             walkOutput(context.request.scratchDir, output.tree, verifier);
             repair.verify(rewriteOf(context, decision, output));
         }
-    }
-}
-
-/// From here on nothing below the scratch paths changes any more.
-void hash(const Context &context, NewOutputs &outputs) {
-    for (NewOutput &output : outputs) {
-        output.nar = output.scan.nar ? *output.scan.nar : hashOutput(context.request.scratchDir, output.tree);
     }
 }
 
@@ -485,8 +498,7 @@ void OutputRegistration::Impl::prepare() {
                [&](const NewOutput &output) { return narHashToBe(context, decision, output); });
     apply(context, decision.rewrites, outputs);
     verify(context, decision, repair, outputs);
-    hash(context, outputs);
-    // They are on disk, and their hashes known.
+    // They are on disk, nothing below the scratch paths changes any more, and their hashes are known.
     made = describeAll(context, targets, decision, outputs);
     Infos all = made;
     all.insert(adopted.begin(), adopted.end());

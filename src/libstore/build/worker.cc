@@ -183,7 +183,8 @@ std::unique_ptr<Activity> BuildWorker::showLockWait(const StorePath &drvPath) co
 BuildDirectories &BuildWorker::directories() {
     if (!directories_) {
         BuildDirectoryBase base = BuildDirectories::findBase(store.locations(), context.settings);
-        auto made = std::make_unique<BuildDirectories>(base.path);
+        auto made =
+            std::make_unique<BuildDirectories>(base.path, BuildDirectories::Sweep::yes, &store.locations());
         execChoice_ = chooseExecMechanism(*made, base.origin, store.locations(), context.settings,
                                           sandboxInitProgram());
         if (!execChoice_.warning.empty()) {
@@ -231,8 +232,7 @@ Realisation BuildWorker::record(const DrvOutput &id, const StorePath &path) {
     if (!known) {
         Realisation realisation{id, path, {}, {}};
         store.sign(realisation);
-        store.registerRealisation(realisation, CheckSignatures::no);
-        return realisation;
+        known = store.recordRealisation(realisation); // another process may have been first
     }
     if (known->outPath != path) {
         context.logger.warn(fmt::format("'{}' is known to be '{}' already; what was built now is '{}'",

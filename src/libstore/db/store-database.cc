@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdio>
 #include <functional>
 
 #include <fcntl.h>
@@ -121,6 +122,18 @@ int readVersion(const std::filesystem::path &path) {
                     path.string(), escapeForDisplay(text, 64));
     }
     return version;
+}
+
+/// In one step: others may be reading, and we may be killed. Stock Nix writes no newline.
+void writeVersion(const std::filesystem::path &path, int version) {
+    std::filesystem::path temporary = path;
+    temporary += fmt::format(".tmp-{}", getpid());
+    ScopeExit cleanUp([&] { unlink(temporary.c_str()); });
+    writeFile(temporary, std::to_string(version));
+    if (rename(temporary.c_str(), path.c_str()) != 0) {
+        throwErrno("renaming '{}' to '{}'", temporary.string(), path.string());
+    }
+    cleanUp.cancel();
 }
 
 UniqueFd takeBigLock(const std::filesystem::path &directory, Logger &logger) {
@@ -255,8 +268,8 @@ void StoreDatabase::Impl::createTables(const std::filesystem::path &directory) {
         database.execute(storeSchema);
         transaction.commit();
     });
-    // Last, since it says that the tables are there. Stock Nix writes no newline.
-    writeFile(directory / "schema", std::to_string(schemaVersion));
+    // Last, since it says that the tables are there.
+    writeVersion(directory / "schema", schemaVersion);
 }
 
 void StoreDatabase::Impl::openRealisations(const std::filesystem::path &directory, bool create) {
@@ -277,7 +290,7 @@ void StoreDatabase::Impl::openRealisations(const std::filesystem::path &director
     }
     if (create && version == 0) {
         // Else Nix 2.8 would make the tables itself, and wait for everybody to leave the database.
-        writeFile(directory / "ca-schema", std::to_string(realisationsVersionMade));
+        writeVersion(directory / "ca-schema", realisationsVersionMade);
     }
 }
 

@@ -161,10 +161,29 @@ void IncomingPath::check(const PathInfo &info, Voucher voucher) const {
     checkAddress(*info.contentAddress, info, voucher);
 }
 
+/// The hash of a file's contents says nothing of what else it is: who relies on the address would get
+/// whatever somebody chose. No Nix makes such an address for anything but a plain file.
+void IncomingPath::requirePlainFile(const ContentAddress &address, const PathInfo &info) const {
+    struct stat st;
+    bool isFile = statAt(store_.storeFd.get(), staged_.name(), st) && S_ISREG(st.st_mode);
+    if (!isFile || (st.st_mode & S_IXUSR)) {
+        throw Error(
+            ErrorKind::badInput,
+            "cannot add path '{}': its content address '{}' is that of a plain file, and what came is {}",
+            store_.print(info.path), address.print(),
+            isFile                ? "executable"
+            : S_ISDIR(st.st_mode) ? "a directory"
+                                  : "a symlink");
+    }
+}
+
 /// Where references are discarded, a path may name itself without saying so. Its address looks like that of a
 /// fixed output then, in which nothing may stand for zeros: its contents need somebody's word.
 void IncomingPath::checkAddress(const ContentAddress &address, const PathInfo &info, Voucher voucher) const {
     auto path = store_.print(info.path);
+    if (address.method == ContentMethod::flat || address.method == ContentMethod::text) {
+        requirePlainFile(address, info);
+    }
     bool namesItself = info.references.contains(info.path);
     Hash actual = contentHash(address, info, namesItself);
     if (actual == address.hash) {

@@ -47,6 +47,7 @@ class IncomingPath {
     Hash contentHash(const ContentAddress &address, const PathInfo &info, bool blanks) const;
     bool isFullyHashedByGit() const;
     void requireFullAddress(const ContentAddress &address, const std::string &path, Voucher voucher) const;
+    void requirePlainFile(const ContentAddress &address, const PathInfo &info) const;
     void checkAddress(const ContentAddress &address, const PathInfo &info, Voucher voucher) const;
 
     LocalStore::Impl &store_;

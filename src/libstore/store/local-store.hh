@@ -101,6 +101,9 @@ class LocalStore : public DerivationReader {
     void registerValidPaths(const std::vector<PathInfo> &infos);
     void addSignatures(const StorePath &path, const std::set<std::string> &signatures);
     void registerRealisation(const Realisation &realisation, CheckSignatures check);
+    /// Of something built here: registers it unless one is known already, in one step, and returns what is
+    /// known by now: the first counts.
+    Realisation recordRealisation(const Realisation &realisation);
     std::optional<Realisation> queryRealisation(const DrvOutput &id);
     /// Signs with the configured secret keys.
     void sign(PathInfo &info);

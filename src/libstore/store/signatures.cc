@@ -117,6 +117,17 @@ void LocalStore::registerRealisation(const Realisation &realisation, CheckSignat
     });
 }
 
+Realisation LocalStore::recordRealisation(const Realisation &realisation) {
+    std::optional<Realisation> known;
+    impl_->database.transaction([&] {
+        known = impl_->database.findRealisation(realisation.id);
+        if (!known) {
+            impl_->database.putRealisation(realisation);
+        }
+    });
+    return known ? std::move(*known) : realisation;
+}
+
 std::optional<Realisation> LocalStore::queryRealisation(const DrvOutput &id) {
     return impl_->database.findRealisation(id);
 }
