@@ -465,7 +465,7 @@ def test_the_same_paths_as_of_stock_nix_without_a_daemon(ca):
 
 @pytest.fixture
 def dynamic(ca):
-    features = ca.conf["experimental-features"] + " dynamic-derivations git-hashing"
+    features = ca.conf["experimental-features"] + " dynamic-derivations"
     ca.conf["experimental-features"] = ca.client_conf["experimental-features"] = features
     return ca
 
@@ -489,16 +489,3 @@ def test_a_fixed_text_output_has_the_path_that_its_text_promises(dynamic):
     assert dynamic.text(f'fixed "t" "text" "{digest}" "echo text > $out" {{}}') == "text\n"
     expected = base32(fold(hashlib.sha256(f"text:sha256:{digest}:{dynamic.store}:t".encode()).digest()))
     assert dynamic.is_valid(f"{dynamic.store}/{expected}-t")
-
-
-@pytest.mark.needs_client("2.30")
-@pytest.mark.allow_left("store")
-@pytest.mark.firn_only("stock 2.34 can do these")
-def test_git_hashes_and_dynamic_derivations_are_refused_by_name(dynamic):
-    git = '{ __contentAddressed = true; outputHashMode = "git"; outputHashAlgo = "sha1"; }'
-    dynamic.build(f'sh "g" "echo g > $out" {git}').fails().says("git hashes are not supported")
-    text = '__contentAddressed = true; outputHashMode = "text"; outputHashAlgo = "sha256";'
-    inner = 'inner = sh "inner" "echo inner > $out" {};'
-    making = 'making = sh "inner.drv" "cp $src $out" { src = builtins.unsafeDiscardOutputDependency inner.drvPath; PATH = "/bin:/usr/bin"; %s };' % text
-    user = 'sh "user" "cat ${builtins.outputOf making.outPath "out"} > $out" {}'
-    dynamic.build(f'let {inner} {making} in {user}').fails().says("dynamic derivations are unsupported")

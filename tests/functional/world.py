@@ -122,6 +122,7 @@ class World:
         self.daemon_env = {}
         self.daemon_args = []
         self.daemon_prefix = []
+        self.verifier = clients[0]  # whose nix-store looks at the store in the end
         self.helpers = []  # processes that are the test's own
         self.popens = []
         self.count = 0
@@ -324,7 +325,7 @@ class World:
 
     def verify(self):
         """A stock nix-store finds the whole store in order."""
-        result = self.direct("nix-store", "--verify", "--check-contents")
+        result = self.direct("nix-store", "--verify", "--check-contents", client=self.verifier)
         assert result.status == 0 and "error:" not in result.err and "modified" not in result.err \
             and "disappeared" not in result.err, f"stock Nix finds the store damaged\n{result}"
 

@@ -46,6 +46,8 @@ TEST(ContentAddress, refusesMalformedText) {
              "fixed:sha256:" + sha256Digits + "0", "fixed:sha256:", "fixed:", "text:r:sha256:" + sha256Digits,
              "fixed:text:sha256:" + sha256Digits, "fixed:fixed:sha256:" + sha256Digits,
              "fixed:r:git:sha256:" + sha256Digits,
+             "fixed:git:md5:" + Hash(HashAlgorithm::md5).digits(Encoding::nix32),
+             "fixed:git:sha512:" + Hash(HashAlgorithm::sha512).digits(Encoding::nix32),
              "fixed:sha256:sha256-mVa1jEyPhVUmTzB9phEAxTVaIfIsx/OxzU2jEkvX9xU="}) {
         EXPECT_THROW(ContentAddress::parse(text), Error) << text;
     }

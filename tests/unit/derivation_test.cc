@@ -289,6 +289,83 @@ TEST(DynamicDerivation, nestingIsBounded) {
     expectMalformed(nested(10000));
 }
 
+/// Made by stock Nix 2.34.8 of: leaf, making.outPath, outputOf of it (out and lib), and of an output of
+/// another.
+constexpr std::string_view dynamicText =
+    R"~~(DrvWithVersion("xp-dyn-drv",[("out","","","")],[("/tmp/firn-vectors/store/22xlgi5snxdkf1i1x2ql6j29vv48w3hz-leaf.drv",["out"]),("/tmp/firn-vectors/store/6fv2wf45sbrimxmym1i2wzn1bgra4rcj-making.drv.drv.drv",([],[("out",([],[("out",["out"])]))])),("/tmp/firn-vectors/store/yf3s0vyhswxkbz7r9mdla4dxl0yfp1fa-inner.drv.drv",(["out"],[("out",["lib","out"])]))],[],"vector-system","/bin/sh",["-c","cat /tmp/firn-vectors/store/sq1xc969xicx4ai348lszkazz8x44qlj-leaf /051gq8xpf8bd907xyl0w38d88xgigy0w8a71g8dgjaw6p8zdc2wy /0b1lypfk0dx9h7z3dm6y6g9w62a9wysc1a1akwi81kcvv2hvkahc /18zqbgkxvrwwxr63bp2jdkvxaixpxsh7hhjjgvsi02g9iwk086dw /1npjb86k4cn06bywy95bxrfhcsz5irgjvd5almah1phca20d48mv > $out"],[("builder","/bin/sh"),("name","user"),("out",""),("system","vector-system")]))~~";
+constexpr std::string_view dynamicPath = "/tmp/firn-vectors/store/9ya4qm53f4kc518i5qlzjbih6a4hwrjf-user.drv";
+constexpr std::string_view innerMaker =
+    "/tmp/firn-vectors/store/yf3s0vyhswxkbz7r9mdla4dxl0yfp1fa-inner.drv.drv";
+constexpr std::string_view outerMaker =
+    "/tmp/firn-vectors/store/6fv2wf45sbrimxmym1i2wzn1bgra4rcj-making.drv.drv.drv";
+
+TEST(DynamicDerivation, isWrittenAsStockNixDoes) {
+    Derivation drv = parseDerivation(store(), dynamicText, "user");
+    EXPECT_EQ(unparseDerivation(store(), drv), dynamicText);
+    EXPECT_EQ(store().print(derivationPath(store(), drv)), dynamicPath);
+    EXPECT_TRUE(drv.hasDynamicInputs());
+    EXPECT_FALSE(parseVector(derivationVector("dependant")).hasDynamicInputs());
+}
+
+TEST(DynamicDerivation, needsOutputsOfWhatIsMade) {
+    StorePath inner = store().parse(innerMaker), outer = store().parse(outerMaker);
+    std::vector<BuiltPath> needed = neededOutputs(parseDerivation(store(), dynamicText, "user"));
+    std::set<BuiltPath> expected{{store().parse(leafPath), {"out"}, {}},
+                                 {inner, {"out"}, {}},
+                                 {inner, {"lib", "out"}, {"out"}},
+                                 {outer, {"out"}, {"out", "out"}}};
+    EXPECT_EQ(needed.size(), 4u);
+    EXPECT_EQ(std::set<BuiltPath>(needed.begin(), needed.end()), expected);
+}
+
+TEST(DynamicDerivation, placeholdersAreThoseOfStockNix) {
+    std::string script = parseDerivation(store(), dynamicText, "user").args.at(1);
+    StorePath inner = store().parse(innerMaker), outer = store().parse(outerMaker);
+    std::string expected = fmt::format(
+        "cat /tmp/firn-vectors/store/sq1xc969xicx4ai348lszkazz8x44qlj-leaf {} {} {} {} > $out",
+        upstreamPlaceholder(inner, "out"), upstreamPlaceholder(inner, {"out"}, "out"),
+        upstreamPlaceholder(inner, {"out"}, "lib"), upstreamPlaceholder(outer, {"out", "out"}, "out"));
+    EXPECT_EQ(script, expected);
+}
+
+TEST(DynamicDerivation, thereMayBeManyNodesButNotAnyNumber) {
+    auto wide = [](int count) {
+        std::string nodes;
+        for (int i = 0; i < count; ++i) {
+            nodes += fmt::format("{}(\"n{}\",[\"x\"])", i == 0 ? "" : ",", i);
+        }
+        return "DrvWithVersion(\"xp-dyn-drv\"," +
+               aterm(deferredOut, "[(\"" + leafPath + "\",([],[" + nodes + "]))]")
+                   .substr(sizeof "Derive(" - 1);
+    };
+    EXPECT_EQ(neededOutputs(parseDerivation(store(), wide(65536), "x")).size(), 65536u);
+    expectMalformed(wide(65537));
+}
+
+/// Nix's hashes leave dynamic inputs out: whoever uses them has to know.
+TEST(DynamicDerivation, hashesSayThatTheyAreAmbiguous) {
+    class Reader : public DerivationReader {
+      public:
+        Derivation readDerivation(const StorePath &drvPath) override {
+            bool isDynamic = drvPath == store().parse(dynamicPath);
+            return isDynamic ? parseDerivation(store(), dynamicText, "user")
+                             : parseVector(derivationVector("leaf"));
+        }
+    } reader;
+    DerivationHasher hasher(store(), reader);
+    Derivation one = parseDerivation(store(), dynamicText, "user"), other = one;
+    other.inputDerivations.at(store().parse(outerMaker)).dynamic.at("out").dynamic.at("out").outputs = {
+        "lib"};
+    EXPECT_EQ(hasher.outputHashes(one, true), hasher.outputHashes(other, true));
+    EXPECT_TRUE(hasher.hashes(one, true).ambiguous);
+    EXPECT_TRUE(hasher.hashes(one, true).deferred);
+    Derivation user = parseVector(derivationVector("deferred"));
+    user.inputDerivations = {{store().parse(leafPath), {{"out"}, {}}}};
+    EXPECT_FALSE(hasher.hashes(user, true).ambiguous);
+    user.inputDerivations[store().parse(dynamicPath)].outputs = {"out"};
+    EXPECT_TRUE(hasher.hashes(user, true).ambiguous);
+}
+
 TEST(DynamicDerivation, otherVersionsAreRefused) {
     expectMalformed("DrvWithVersion(\"xp-other\"," + aterm(deferredOut).substr(7));
 }

@@ -413,12 +413,13 @@ TEST(DoctorSettings, WhatFirnHasByNowIsFine) {
 
 TEST(DoctorSettings, ExperimentalFeaturesThatAreMissingAreLimits) {
     Settings settings =
-        applied({{"experimental-features", "nix-command ca-derivations impure-derivations git-hashing", "a"}})
+        applied({{"experimental-features",
+                  "nix-command ca-derivations dynamic-derivations git-hashing recursive-nix", "a"}})
             .settings;
     settings.maxJobs = settings.machineMaxJobs = 2;
     Findings findings = judgeSettings(settings, 2);
     EXPECT_EQ(summary(findings), (Lines{"ok jobs", "limit unsupported-feature"}));
-    EXPECT_EQ(findings[1].details.at("feature"), "git-hashing");
+    EXPECT_EQ(findings[1].details.at("feature"), "recursive-nix");
 }
 
 TEST(DoctorSettings, WhatMakesADaemonUnsafeOrIdleIsALimit) {

@@ -154,8 +154,6 @@ void judgeSubstituters(const Settings &settings, Findings &findings) {
 
 void judgeFeatures(const Settings &settings, Findings &findings) {
     static const std::map<std::string, std::string> missing{
-        {"dynamic-derivations", "derivations that are outputs of derivations are refused"},
-        {"git-hashing", "outputs with git hashes are refused"},
         {"recursive-nix", "builds that need it are refused"}};
     for (const std::string &feature : settings.experimentalFeatures) {
         if (auto found = missing.find(feature); found != missing.end()) {

@@ -26,13 +26,25 @@ BuildResult opaqueResult(LocalStore &store, const StorePath &path) {
     return result;
 }
 
-Task<> buildOne(BuildWorker &worker, const BuiltPath &path, BuildMode mode, BuildResult &result) {
-    BuildResult built = co_await worker.build(path.drvPath, path.outputs, mode, /*isDependency=*/false);
+Task<BuildResult> buildOutputs(BuildWorker &worker, const BuiltPath &path, BuildMode mode) {
+    std::optional<WaitGraph::Node> nobody;
+    StorePath drvPath = co_await worker.makeDerivation(path.drvPath, path.through, nobody);
+    BuildRequest request{.drvPath = drvPath, .outputs = path.outputs, .mode = mode};
+    BuildResult built = co_await worker.build(request);
     if (built.success()) {
-        Derivation drv = worker.store.readDerivation(path.drvPath);
+        Derivation drv = worker.store.readDerivation(drvPath);
         worker.addRealisations(drv, path.outputs, built);
     }
-    result = std::move(built);
+    co_return built;
+}
+
+Task<> buildOne(BuildWorker &worker, const BuiltPath &path, BuildMode mode, BuildResult &result) {
+    try {
+        result = co_await buildOutputs(worker, path, mode);
+    } catch (const BuildFailure &failure) {
+        result.status = failure.status();
+        result.errorMessage = failure.message();
+    }
     worker.endUnlessKeepGoing(result);
 }
 
@@ -122,15 +134,33 @@ class MissingSearch {
     void look(const BuiltPath &built) {
         if (!store_.isValidPath(built.drvPath)) {
             result_.unknown.insert(built.drvPath);
-            return;
+        } else if (built.through.empty()) {
+            lookAtOutputs(built);
+        } else {
+            lookAtMaker(built);
         }
+    }
+
+    void lookAtOutputs(const BuiltPath &built) {
         if (allValid(built.drvPath, built.outputs)) {
             return;
         }
         result_.willBuild.insert(built.drvPath);
-        Derivation drv = store_.readDerivation(built.drvPath);
-        for (const auto &[path, input] : drv.inputDerivations) {
-            queue_.push_back(BuiltPath{path, input.outputs});
+        for (BuiltPath &needed : neededOutputs(store_.readDerivation(built.drvPath))) {
+            queue_.push_back(std::move(needed));
+        }
+    }
+
+    /// What a derivation needs that is not made yet is not known: only what makes it is told.
+    void lookAtMaker(const BuiltPath &built) {
+        auto known = store_.queryDerivationOutputMap(built.drvPath);
+        const std::string &name = built.through.front();
+        auto output = known.find(name);
+        if (output == known.end() || !output->second || !store_.isValidPath(*output->second)) {
+            queue_.push_back(BuiltPath{built.drvPath, {name}});
+        } else if (output->second->isDerivation()) {
+            queue_.push_back(
+                BuiltPath{*output->second, built.outputs, {built.through.begin() + 1, built.through.end()}});
         }
     }
 

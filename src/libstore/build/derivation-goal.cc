@@ -78,7 +78,14 @@ struct DerivationGoal::Inputs {
     Event over;
     size_t pending = 0, failed = 0;
     bool lackedDescriptors = false; ///< one that failed
-    InputPaths paths;               ///< of outputs that were told of
+    /// Of outputs that were told of: derivation → output → path.
+    std::map<StorePath, std::map<std::string, StorePath>> paths;
+    /// The derivations that had to be made: as they were needed → as they came out.
+    std::map<BuiltPath, StorePath> made;
+
+    const StorePath &derivation(const BuiltPath &needed) const {
+        return needed.through.empty() ? needed.drvPath : made.at(needed);
+    }
 };
 
 DerivationGoal::DerivationGoal(BuildWorker &worker, StorePath drvPath, std::set<std::string> wanted,
@@ -195,14 +202,10 @@ void DerivationGoal::loadDerivation() {
     }
     kind_ = derivationKind(*derivation_);
     requireFeaturesFor(worker_.context.settings, *derivation_);
-    // Before anything is looked up under its hash, which does not tell such inputs apart.
-    if (std::ranges::any_of(derivation_->inputDerivations,
-                            [](const auto &input) { return !input.second.dynamic.empty(); })) {
-        throw Error(ErrorKind::unsupported, "cannot build '{}': dynamic derivations are unsupported for now",
-                    store.dir().print(drvPath_));
-    }
     if (kind_ == DerivationKind::impure || keepsRealisations()) {
-        ids_ = worker_.outputIds(*derivation_);
+        DerivationHashes hashes = worker_.hasher().hashes(*derivation_, /*maskOutputs=*/true);
+        ids_ = std::move(hashes.outputs);
+        ambiguousIds_ = hashes.ambiguous;
     }
     plan_ = std::make_unique<BuildPlan>(BuildPlan{drvPath_, std::move(*derivation_), {}, mode_, {}, {}});
 }
@@ -220,6 +223,9 @@ std::optional<StorePath> DerivationGoal::recordedPath(const std::string &name) c
     }
     if (auto found = recorded_.find(name); found != recorded_.end()) {
         return found->second;
+    }
+    if (ambiguousIds_ && mode_ != BuildMode::check) {
+        return std::nullopt; // it may be another derivation's; what this one resolves to is known better
     }
     std::optional<Realisation> known = worker_.store.queryRealisation(DrvOutput{ids_.at(name), name});
     return known ? std::optional(known->outPath) : std::nullopt;
@@ -271,11 +277,24 @@ bool DerivationGoal::isSatisfied() {
     return allValid && mode_ != BuildMode::check;
 }
 
-Task<> DerivationGoal::buildInput(BuildWorker &worker, std::shared_ptr<Inputs> inputs, StorePath path,
-                                  StringSet wanted) {
-    BuildResult result = co_await worker.build(path, wanted, BuildMode::normal, /*isDependency=*/true);
-    for (const auto &[name, realisation] : result.builtOutputs) {
-        inputs->paths[path].emplace(name, realisation.outPath);
+/// Whatever comes of it is told to the others by `inputs`.
+Task<> DerivationGoal::buildInput(BuildWorker &worker, std::shared_ptr<Inputs> inputs, BuiltPath needed,
+                                  std::optional<WaitGraph::Node> waiter) {
+    BuildResult result;
+    try {
+        StorePath drvPath = co_await worker.makeDerivation(needed.drvPath, needed.through, waiter);
+        BuildRequest request{
+            .drvPath = drvPath, .outputs = needed.outputs, .isDependency = true, .waiter = waiter};
+        result = co_await worker.build(request);
+        for (const auto &[name, realisation] : result.builtOutputs) {
+            inputs->paths[drvPath].emplace(name, realisation.outPath);
+        }
+        inputs->made.emplace(needed, drvPath);
+    } catch (const Error &error) {
+        if (error.kind() == ErrorKind::interrupted || error.kind() == ErrorKind::bug) {
+            throw;
+        }
+        worker.context.logger.log(Verbosity::error, "error: " + error.message());
     }
     inputs->failed += result.success() ? 0 : 1;
     inputs->lackedDescriptors = inputs->lackedDescriptors || result.lackedDescriptors;
@@ -289,10 +308,11 @@ Task<> DerivationGoal::buildInputs() {
     refuseImpureInputs();
     auto inputs = std::make_shared<Inputs>(worker_.loop);
     inputs_ = inputs;
-    inputs->pending = plan_->derivation.inputDerivations.size();
-    for (const auto &[path, input] : plan_->derivation.inputDerivations) {
-        worker_.loop.spawn([&worker = worker_, inputs, path = path, wanted = input.outputs] {
-            return buildInput(worker, inputs, path, wanted);
+    std::vector<BuiltPath> needed = neededOutputs(plan_->derivation);
+    inputs->pending = needed.size();
+    for (const BuiltPath &input : needed) {
+        worker_.loop.spawn([&worker = worker_, inputs, input, waiter = node()] {
+            return buildInput(worker, inputs, input, waiter);
         });
     }
     if (inputs->pending > 0) {
@@ -305,19 +325,26 @@ Task<> DerivationGoal::buildInputs() {
     }
 }
 
-/// What is made anew at every turn would be in outputs that are made but once.
 void DerivationGoal::refuseImpureInputs() const {
-    LocalStore &store = worker_.store;
-    bool mayHave = kind_ == DerivationKind::impure || kind_ == DerivationKind::fixed ||
-                   !worker_.context.settings.experimentalFeatures.contains("impure-derivations");
-    if (mayHave) {
+    if (mayHaveImpureInputs()) {
         return;
     }
     for (const auto &[path, input] : plan_->derivation.inputDerivations) {
-        if (store.readDerivation(path).isImpure()) {
-            throw Error(ErrorKind::failure, "pure derivation '{}' depends on impure derivation '{}'",
-                        store.dir().print(drvPath_), store.dir().print(path));
-        }
+        refuseImpureInput(path, worker_.store.readDerivation(path));
+    }
+}
+
+bool DerivationGoal::mayHaveImpureInputs() const {
+    return kind_ == DerivationKind::impure || kind_ == DerivationKind::fixed ||
+           !worker_.context.settings.experimentalFeatures.contains("impure-derivations");
+}
+
+/// What is made anew at every turn would be in outputs that are made but once.
+void DerivationGoal::refuseImpureInput(const StorePath &path, const Derivation &drv) const {
+    const StoreDir &dir = worker_.store.dir();
+    if (!mayHaveImpureInputs() && drv.isImpure()) {
+        throw Error(ErrorKind::failure, "pure derivation '{}' depends on impure derivation '{}'",
+                    dir.print(drvPath_), dir.print(path));
     }
 }
 
@@ -338,6 +365,9 @@ StorePath DerivationGoal::inputPath(const StorePath &drvPath, const Derivation &
 
 bool DerivationGoal::mustResolve() const {
     const auto &inputs = plan_->derivation.inputDerivations;
+    if (plan_->derivation.hasDynamicInputs()) {
+        return true;
+    }
     switch (kind_) {
     case DerivationKind::inputAddressed:
         return false;
@@ -357,10 +387,12 @@ bool DerivationGoal::mustResolve() const {
 Derivation DerivationGoal::resolve() const {
     LocalStore &store = worker_.store;
     InputPaths paths;
-    for (const auto &[drvPath, input] : plan_->derivation.inputDerivations) {
+    for (const BuiltPath &needed : neededOutputs(plan_->derivation)) {
+        const StorePath &drvPath = inputs_->derivation(needed);
         Derivation drv = store.readDerivation(drvPath);
-        for (const std::string &name : input.outputs) {
-            paths[drvPath].emplace(name, inputPath(drvPath, drv, name));
+        refuseImpureInput(drvPath, drv);
+        for (const std::string &name : needed.outputs) {
+            paths.emplace(BuiltPath{needed.drvPath, {name}, needed.through}, inputPath(drvPath, drv, name));
         }
     }
     return resolveDerivation(store.dir(), worker_.hasher(), plan_->derivation, paths);
@@ -384,7 +416,9 @@ Task<> DerivationGoal::buildResolved() {
         recorded.clear();
     }
     std::set<std::string> wanted = wantedOutputs();
-    BuildResult built = co_await worker_.build(path, wanted, mode_, /*isDependency=*/false, recorded);
+    BuildRequest request{
+        .drvPath = path, .outputs = wanted, .mode = mode_, .recorded = recorded, .waiter = node()};
+    BuildResult built = co_await worker_.build(request);
     std::map<std::string, StorePath> paths;
     for (const auto &[name, realisation] : built.builtOutputs) {
         paths.emplace(name, realisation.outPath);
@@ -410,6 +444,7 @@ void DerivationGoal::describe(const std::map<std::string, StorePath> &paths) {
         Realisation realisation{DrvOutput{ids_.at(name), name}, path, {}, {}};
         if (keepsRealisations()) {
             realisation = worker_.record(realisation.id, path);
+            refuseOtherRealisation(realisation, path);
         }
         if (plan_->outputs.at(name).promised) {
             realisation.outPath = path;
@@ -434,6 +469,20 @@ void DerivationGoal::requireRepaired(const std::map<std::string, StorePath> &pat
                 "it ('nix-store --delete {0}'), and build again",
                 dir.print(*known.path), dir.print(drvPath_), name, dir.print(path)));
     }
+}
+
+/// Where the identity says less than the derivation does, the path under it may be somebody else's choice.
+void DerivationGoal::refuseOtherRealisation(const Realisation &known, const StorePath &path) const {
+    if (!ambiguousIds_ || known.outPath == path) {
+        return;
+    }
+    const StoreDir &dir = worker_.store.dir();
+    throw Error(
+        ErrorKind::failure,
+        "output '{0}' of '{1}' was built now as '{2}', but is known to be '{3}'. Outputs are known by a "
+        "hash that does not tell which derivations are made for this one, so that may be what another "
+        "derivation built. Delete it ('nix-store --delete {3}') and build again",
+        known.id.outputName, dir.print(drvPath_), dir.print(path), dir.print(known.outPath));
 }
 
 void DerivationGoal::describeValid() {

@@ -8,6 +8,7 @@
 #include "libstore/build/build-result.hh"
 #include "libstore/build/build-slots.hh"
 #include "libstore/build/event-loop.hh"
+#include "libstore/build/wait-graph.hh"
 #include "libstore/model/derivation.hh"
 #include "libstore/store/path-locks.hh"
 
@@ -54,10 +55,14 @@ class DerivationGoal {
     void requireRepaired(const std::map<std::string, StorePath> &paths) const;
     bool isSatisfied();
     std::set<std::string> wantedOutputs() const;
-    static Task<> buildInput(BuildWorker &worker, std::shared_ptr<Inputs> inputs, StorePath path,
-                             StringSet wanted);
+    WaitGraph::Node node() const { return {drvPath_, mode_}; }
+    static Task<> buildInput(BuildWorker &worker, std::shared_ptr<Inputs> inputs, BuiltPath needed,
+                             std::optional<WaitGraph::Node> waiter);
     Task<> buildInputs();
     void refuseImpureInputs() const;
+    void refuseImpureInput(const StorePath &path, const Derivation &drv) const;
+    bool mayHaveImpureInputs() const;
+    void refuseOtherRealisation(const Realisation &known, const StorePath &path) const;
     StorePath inputPath(const StorePath &drvPath, const Derivation &drv, const std::string &name) const;
     bool mustResolve() const;
     Derivation resolve() const;
@@ -80,6 +85,7 @@ class DerivationGoal {
     std::unique_ptr<BuildPlan> plan_;
     DerivationKind kind_ = DerivationKind::inputAddressed;
     std::map<std::string, Hash> ids_; ///< of realisations, by output; empty where none are told of
+    bool ambiguousIds_ = false;       ///< other derivations may have them too
     std::map<std::string, StorePath> recorded_;
     std::shared_ptr<Inputs> inputs_;
     Event done_;

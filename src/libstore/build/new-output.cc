@@ -72,6 +72,21 @@ void requirePlainFile(const RegistrationContext &context, const NewOutput &outpu
     }
 }
 
+void requireGitObject(const RegistrationContext &context, const NewOutput &output) {
+    std::string path = context.print(output.scratch->scratchPath);
+    const OutputNode &root = output.tree.root();
+    if (root.type == OutputNode::Type::symlink || root.executable) {
+        rejectOutput(fmt::format("output path '{}' should be a directory or a non-executable regular file: a "
+                                 "git hash does not tell the latter from {} (outputHashMode=git)",
+                                 path, root.executable ? "an executable one" : "a symlink"));
+    }
+    if (!output.scan.touched.empty()) {
+        rejectOutput(fmt::format("output path '{}' holds its own path or that of another output, so that it "
+                                 "cannot have a git hash (outputHashMode=git)",
+                                 path));
+    }
+}
+
 bool discardsReferences(const RegistrationContext &context, const std::string &outputName) {
     auto discard = context.options.unsafeDiscardReferences.find(outputName);
     return discard != context.options.unsafeDiscardReferences.end() && discard->second;

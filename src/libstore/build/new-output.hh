@@ -71,6 +71,9 @@ std::optional<ContentAddressMethod> floatingMethod(const NewOutput &output);
 /// For an output whose hash is that of one file's contents.
 void requirePlainFile(const RegistrationContext &context, const NewOutput &output, ContentMethod method);
 
+/// For an output whose hash is git's: that hash has to say everything that is in it.
+void requireGitObject(const RegistrationContext &context, const NewOutput &output);
+
 /// As the derivation says with `unsafeDiscardReferences`.
 bool discardsReferences(const RegistrationContext &context, const std::string &outputName);
 

@@ -2,7 +2,7 @@
 
 #include "libstore/build/patched-nar.hh"
 #include "libstore/store/hash-modulo.hh"
-#include "libutil/error.hh"
+#include "libutil/git-hash.hh"
 
 namespace firn {
 
@@ -19,10 +19,9 @@ Hash hashAsScanned(const ScanResult &scan, const ContentAddressMethod &method) {
     return scan.archiveHash ? *scan.archiveHash : scan.nar.value().hash;
 }
 
-void requireSupported(const ContentAddressMethod &method) {
-    if (method.method == ContentMethod::git) {
-        throw Error(ErrorKind::unsupported, "outputs with git hashes are not supported yet");
-    }
+/// Nothing is rewritten in such an output (see requireGitObject()).
+Hash hashAsGit(const FloatingContent &content, const ContentAddressMethod &method) {
+    return hashGitObject(content.dir, content.tree.root().name, method.algorithm);
 }
 
 /// `content` must outlive it.
@@ -41,19 +40,23 @@ HashModulo hashModuloSelf(const FloatingContent &content, const ContentAddressMe
 void askForContentHash(ScanOptions &options, const ContentAddressMethod &method) {
     if (isPlainFile(method.method)) {
         options.contentsHash = method.algorithm;
-    } else if (method.algorithm != HashAlgorithm::sha256) {
+    } else if (method.method == ContentMethod::nar && method.algorithm != HashAlgorithm::sha256) {
         options.archiveHash = method.algorithm;
     }
 }
 
 Hash hashFloatingContent(const FloatingContent &content, const ContentAddressMethod &method) {
-    requireSupported(method);
+    if (method.method == ContentMethod::git) {
+        return hashAsGit(content, method);
+    }
     return content.changes.empty() ? hashAsScanned(content.scan, method)
                                    : hashModuloSelf(content, method).zeros();
 }
 
 Hash hashFloatingContentByOlderRule(const FloatingContent &content, const ContentAddressMethod &method) {
-    requireSupported(method);
+    if (method.method == ContentMethod::git) {
+        return hashAsGit(content, method);
+    }
     return content.changes.empty() ? hashAsScanned(content.scan, method)
                                    : hashModuloSelf(content, method).zerosThenOffsets();
 }

@@ -173,6 +173,8 @@ void decideAddress(const RegistrationContext &context, const ScanTargets &target
                    const NewOutput &output, const ContentAddressMethod &method, Decision &decision) {
     if (method.method == ContentMethod::flat || method.method == ContentMethod::text) {
         requirePlainFile(context, output, method.method);
+    } else if (method.method == ContentMethod::git) {
+        requireGitObject(context, output);
     }
     AddressSearch search(context, targets, decision, output, method);
     AddressForms forms = search.formsFrom(repair, mayHaveOwnAddress(context, output.scratch->recordedPath));

@@ -16,6 +16,7 @@
 #include "libstore/build/patched-nar.hh"
 #include "libstore/store/path-locks.hh"
 #include "libutil/files.hh"
+#include "libutil/git-hash.hh"
 
 // What a builder leaves is only a claim. Between it and a row in the database stand the phases below; each
 // takes what the ones before made, and none but the last changes anything outside the scratch directory.
@@ -275,18 +276,19 @@ Infos describeAll(const Context &context, const ScanTargets &targets, const Deci
 
 // ---- check
 
-Hash fixedOutputHash(const Context &context, const NewOutput &output, ContentMethod method) {
-    switch (method) {
+Hash fixedOutputHash(const Context &context, const NewOutput &output, const ContentAddress &promised) {
+    switch (promised.method) {
     case ContentMethod::flat:
     case ContentMethod::text:
-        requirePlainFile(context, output, method);
+        requirePlainFile(context, output, promised.method);
         return *output.scan.contentsHash;
+    case ContentMethod::git:
+        requireGitObject(context, output);
+        return hashGitObject(context.request.scratchDir, output.tree.root().name, promised.hash.algorithm());
     case ContentMethod::nar:
-        return output.scan.archiveHash ? *output.scan.archiveHash : output.nar.hash;
-    default:
-        throw Error(ErrorKind::unsupported,
-                    "Firn cannot register fixed outputs of the kind that '{}' has yet", context.drv);
+        break;
     }
+    return output.scan.archiveHash ? *output.scan.archiveHash : output.nar.hash;
 }
 
 /// Nothing is rewritten in a fixed output: any reference, also to itself, is refused.
@@ -303,7 +305,7 @@ void checkFixedOutput(const Context &context, const NewOutput &output, const Pat
                         context.drv, std::max<size_t>(1, info.references.size()),
                         context.print(info.references.empty() ? info.path : *info.references.begin())));
     }
-    Hash got = fixedOutputHash(context, output, fixed->address.method);
+    Hash got = fixedOutputHash(context, output, fixed->address);
     if (got != fixed->address.hash) {
         std::string url =
             context.request.url.empty() ? "" : "\n  likely URL: " + escapeForDisplay(context.request.url);

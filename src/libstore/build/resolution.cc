@@ -8,16 +8,14 @@ namespace firn {
 namespace {
 
 const StorePath &findInput(const StoreDir &store, const Derivation &drv, const InputPaths &inputs,
-                           const StorePath &drvPath, const std::string &name) {
-    auto input = inputs.find(drvPath);
-    if (input != inputs.end()) {
-        if (auto output = input->second.find(name); output != input->second.end()) {
-            return output->second;
-        }
+                           const BuiltPath &output) {
+    auto found = inputs.find(output);
+    if (found == inputs.end()) {
+        throw Error(ErrorKind::notFound,
+                    "cannot resolve the derivation '{}': where '{}' came to lie is not known",
+                    escapeForDisplay(drv.name), escapeForDisplay(printDerivedPath(store, output, '^')));
     }
-    throw Error(ErrorKind::notFound,
-                "cannot resolve the derivation '{}': where output '{}' of '{}' came to lie is not known",
-                escapeForDisplay(drv.name), escapeForDisplay(name), store.print(drvPath));
+    return found->second;
 }
 
 void rewriteWords(Derivation &drv, const StringMap &rewrites) {
@@ -50,11 +48,11 @@ Derivation resolveDerivation(const StoreDir &store, DerivationHasher &hasher, co
     Derivation resolved = drv;
     resolved.inputDerivations.clear();
     StringMap rewrites;
-    for (const auto &[drvPath, wanted] : drv.inputDerivations) {
-        for (const std::string &name : wanted.outputs) {
-            const StorePath &path = findInput(store, drv, inputs, drvPath, name);
+    for (const BuiltPath &needed : neededOutputs(drv)) {
+        for (const std::string &name : needed.outputs) {
+            const StorePath &path = findInput(store, drv, inputs, {needed.drvPath, {name}, needed.through});
             resolved.inputSources.insert(path);
-            rewrites.emplace(upstreamPlaceholder(drvPath, name), store.print(path));
+            rewrites.emplace(upstreamPlaceholder(needed.drvPath, needed.through, name), store.print(path));
         }
     }
     rewriteWords(resolved, rewrites);

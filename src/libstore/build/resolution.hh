@@ -12,8 +12,8 @@
 
 namespace firn {
 
-/// Paths of the inputs' outputs: derivation → output name → path.
-using InputPaths = std::map<StorePath, std::map<std::string, StorePath>>;
+/// Paths of the inputs' outputs: one output of a derivation, which may have been made itself, → path.
+using InputPaths = std::map<BuiltPath, StorePath>;
 
 /// `inputs` must have every output that the derivation needs (ErrorKind::notFound if not). Deferred outputs
 /// get their paths, and the environment variables that hold them.

@@ -7,6 +7,7 @@
 
 #include "libstore/build/derivation-goal.hh"
 #include "libstore/build/helper-program.hh"
+#include "libstore/store/features.hh"
 #include "libutil/error.hh"
 #include "libutil/hang-up-watch.hh"
 
@@ -48,25 +49,26 @@ BuildWorker::BuildWorker(BuildContext &buildContext)
       jobs_(loop, std::max(buildContext.settings.maxJobs, 1u)),
       hasher_(store.dir(), store),
       realiseActivity_(buildContext.logger, Verbosity::error, ActivityType::realise, ""),
-      buildsActivity_(buildContext.logger, Verbosity::error, ActivityType::builds, "") {
+      buildsActivity_(buildContext.logger, Verbosity::error, ActivityType::builds, ""),
+      waits_(store.dir()) {
     slots_.setClient(buildContext.clientPid);
 }
 
 BuildWorker::~BuildWorker() = default;
 
-Task<BuildResult> BuildWorker::build(StorePath drvPath, std::set<std::string> outputs, BuildMode mode,
-                                     bool isDependency, std::map<std::string, StorePath> recorded) {
-    GoalKey key(drvPath, mode);
+Task<BuildResult> BuildWorker::build(BuildRequest request) {
+    GoalKey key(request.drvPath, request.mode);
     for (;;) {
         auto found = goals_.find(key);
         if (found == goals_.end()) {
-            start(key, std::make_shared<DerivationGoal>(*this, drvPath, outputs, mode, recorded));
+            start(key, std::make_shared<DerivationGoal>(*this, request.drvPath, request.outputs, request.mode,
+                                                        request.recorded));
             found = goals_.find(key);
         }
         std::shared_ptr<DerivationGoal> goal = found->second;
-        goal->want(outputs, isDependency);
-        co_await goal->done().wait();
-        if (!goal->result().success() || goal->covers(outputs)) {
+        goal->want(request.outputs, request.isDependency);
+        co_await awaitGoal(goal, request.waiter);
+        if (!goal->result().success() || goal->covers(request.outputs)) {
             co_return goal->result();
         }
         // It ended before it heard of these outputs: another goal takes its place.
@@ -75,6 +77,56 @@ Task<BuildResult> BuildWorker::build(StorePath drvPath, std::set<std::string> ou
             goals_.erase(found);
         }
     }
+}
+
+Task<> BuildWorker::awaitGoal(std::shared_ptr<DerivationGoal> goal, std::optional<WaitGraph::Node> waiter) {
+    if (!waiter) {
+        co_await goal->done().wait();
+        co_return;
+    }
+    GoalKey awaited(goal->drvPath(), goal->mode());
+    if (!goal->done().isSet()) {
+        waits_.refuseCircle(*waiter, awaited);
+    }
+    WaitGraph::Wait wait(waits_, *waiter, awaited);
+    co_await goal->done().wait();
+}
+
+Task<StorePath> BuildWorker::makeDerivation(StorePath drvPath, std::vector<std::string> through,
+                                            std::optional<WaitGraph::Node> waiter) {
+    if (!through.empty()) {
+        requireFeature(context.settings, "dynamic-derivations");
+        waits_.expectCircles();
+    }
+    for (const std::string &name : through) {
+        BuildRequest request{.drvPath = drvPath, .outputs = {name}, .isDependency = true, .waiter = waiter};
+        BuildResult result = co_await build(request);
+        if (!result.success()) {
+            throw BuildFailure(BuildResult::Status::dependencyFailed,
+                               fmt::format("cannot make a derivation: output '{}' of '{}' could not be built",
+                                           name, store.dir().print(drvPath)));
+        }
+        drvPath = madeDerivation(drvPath, name, result);
+    }
+    co_return drvPath;
+}
+
+/// Where an output lies that was built, and is to be built in turn.
+StorePath BuildWorker::madeDerivation(const StorePath &drvPath, const std::string &name,
+                                      const BuildResult &result) {
+    auto told = result.builtOutputs.find(name);
+    std::optional<StorePath> path = told != result.builtOutputs.end()
+                                        ? std::optional(told->second.outPath)
+                                        : outputPath(store.dir(), store.readDerivation(drvPath), name);
+    if (!path || !path->isDerivation()) {
+        throw BuildFailure(
+            BuildResult::Status::dependencyFailed,
+            fmt::format(
+                "cannot build outputs of '{}^{}': what was made is '{}', which is not a derivation (its "
+                "name does not end in '.drv')",
+                store.dir().print(drvPath), name, path ? store.dir().print(*path) : "not known"));
+    }
+    return *path;
 }
 
 void BuildWorker::addGoal(std::shared_ptr<DerivationGoal> goal) {

@@ -8,6 +8,7 @@
 #include "libstore/build/build-paths.hh"
 #include "libstore/build/build-slots.hh"
 #include "libstore/build/event-loop.hh"
+#include "libstore/build/wait-graph.hh"
 
 namespace firn {
 
@@ -17,6 +18,16 @@ class DerivationGoal;
 struct BuildPermit {
     Semaphore::Permit job;
     SlotLease slot;
+};
+
+/// Outputs of a derivation to be made valid.
+struct BuildRequest {
+    StorePath drvPath;
+    std::set<std::string> outputs{}; ///< empty: all
+    BuildMode mode = BuildMode::normal;
+    bool isDependency = false; ///< a failure is logged at once, as nobody is told of it otherwise
+    std::map<std::string, StorePath> recorded{}; ///< where outputs are known to lie, for a check
+    std::optional<WaitGraph::Node> waiter{};     ///< the goal that needs them
 };
 
 /// Everything that the goals of one request share: the event loop, the goals themselves (one per derivation
@@ -33,11 +44,14 @@ class BuildWorker {
     LocalStore &store;
     EventLoop loop;
 
-    /// Makes outputs of a derivation valid; an empty set stands for all. Waits for a goal that is already at
-    /// it. `isDependency`: a failure is logged at once, as nobody is told of it otherwise.
-    /// `recorded`: where outputs of a floating derivation are known to lie, for a check.
-    Task<BuildResult> build(StorePath drvPath, std::set<std::string> outputs, BuildMode mode,
-                            bool isDependency, std::map<std::string, StorePath> recorded = {});
+    /// Makes outputs of a derivation valid. Waits for a goal that is already at it.
+    Task<BuildResult> build(BuildRequest request);
+
+    /// Follows BuiltPath::through: makes one derivation after the other and returns the last one's path, the
+    /// given one for an empty chain. Throws BuildFailure(dependencyFailed) where one cannot be built or what
+    /// it made is no derivation.
+    Task<StorePath> makeDerivation(StorePath drvPath, std::vector<std::string> through,
+                                   std::optional<WaitGraph::Node> waiter);
 
     /// Puts in a goal for a derivation that is not in the store.
     void addGoal(std::shared_ptr<DerivationGoal> goal);
@@ -72,14 +86,17 @@ class BuildWorker {
     void showProgress();
 
   private:
-    using GoalKey = std::pair<StorePath, BuildMode>;
+    using GoalKey = WaitGraph::Node;
     void start(const GoalKey &key, std::shared_ptr<DerivationGoal> goal);
+    Task<> awaitGoal(std::shared_ptr<DerivationGoal> goal, std::optional<WaitGraph::Node> waiter);
+    StorePath madeDerivation(const StorePath &drvPath, const std::string &name, const BuildResult &result);
 
     BuildSlots slots_;
     Semaphore jobs_;
     DerivationHasher hasher_;
     Activity realiseActivity_, buildsActivity_;
     std::map<GoalKey, std::shared_ptr<DerivationGoal>> goals_;
+    WaitGraph waits_;
     std::unique_ptr<BuildDirectories> directories_;
     ExecChoice execChoice_;
     bool hungUp_ = false;

@@ -1,6 +1,7 @@
 #include "libstore/model/content-address.hh"
 
 #include "libutil/error.hh"
+#include "libutil/git-hash.hh"
 
 // The prefixes are Nix's; "r:" stands for recursive, which is what NAR hashing was called first, and flat
 // hashing has none.
@@ -45,6 +46,10 @@ HashAlgorithm parseAlgorithm(std::string_view name, ContentMethod method, std::s
     }
     if (method == ContentMethod::text && *algorithm != HashAlgorithm::sha256) {
         throw Error(ErrorKind::badInput, "the content address '{}' is for text, which must use sha256",
+                    escapeForDisplay(whole));
+    }
+    if (method == ContentMethod::git && !isGitAlgorithm(*algorithm)) {
+        throw Error(ErrorKind::badInput, "the content address '{}' is for git, which must use sha1 or sha256",
                     escapeForDisplay(whole));
     }
     return *algorithm;

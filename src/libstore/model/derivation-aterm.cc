@@ -3,6 +3,7 @@
 #include <set>
 #include <vector>
 
+#include "libstore/model/derived-path.hh"
 #include "libutil/error.hh"
 
 // A .drv file is one ATerm without a single blank: strings in double quotes (escapes \" \\ \n \r \t, every
@@ -19,7 +20,8 @@ namespace firn {
 namespace {
 
 constexpr size_t maxTextSize = size_t(64) << 20;
-constexpr size_t maxDynamicDepth = 32;
+/// Each stands for a chain of names; Nix has no limit.
+constexpr size_t maxDynamicNodes = 1 << 16;
 constexpr std::string_view classicHead = "Derive(";
 constexpr std::string_view dynamicHead = "DrvWithVersion(\"xp-dyn-drv\",";
 
@@ -129,6 +131,7 @@ class DerivationParser {
     const StoreDir &store_;
     AtermReader reader_;
     bool dynamic_ = false;
+    size_t dynamicNodes_ = 0;
     Derivation drv_;
 };
 
@@ -230,6 +233,9 @@ void DerivationParser::dynamicNode(InputDerivation &root) {
 
 InputDerivation &DerivationParser::dynamicChild(InputDerivation &parent) {
     reader_.expect("(");
+    if (++dynamicNodes_ > maxDynamicNodes) {
+        reader_.fail("too many outputs are wanted of outputs");
+    }
     auto [child, isNew] = parent.dynamic.try_emplace(reader_.string());
     if (!isNew) {
         reader_.fail("an output is there twice");
@@ -395,20 +401,11 @@ void writeEnvironment(AtermWriter &writer, const Derivation &drv, bool mask) {
     });
 }
 
-bool hasDynamicInputs(const Derivation &drv) {
-    for (const auto &[path, input] : drv.inputDerivations) {
-        if (!input.dynamic.empty()) {
-            return true;
-        }
-    }
-    return false;
-}
-
 } // namespace
 
 std::string writeAterm(const StoreDir &store, const Derivation &drv, const AtermOptions &options) {
     AtermWriter writer;
-    writer.raw(!options.inputs && hasDynamicInputs(drv) ? dynamicHead : classicHead);
+    writer.raw(drv.hasDynamicInputs() ? dynamicHead : classicHead);
     writer.list(drv.outputs, [&](const auto &output) {
         writeOutput(writer, store, drv, output.first, options.maskOutputs);
     });

@@ -12,7 +12,8 @@ namespace firn {
 struct AtermOptions {
     /// Output paths, and environment variables named like outputs, become empty.
     bool maskOutputs = false;
-    /// Written in place of the input derivations: base-16 hash and wanted outputs. Not owned.
+    /// Written in place of the input derivations: base-16 hash and wanted outputs. Not owned. The constructor
+    /// stays that of the derivation itself.
     const std::map<std::string, StringSet> *inputs = nullptr;
 };
 

@@ -26,8 +26,8 @@ bool dependsOnInputs(const Derivation &drv) {
     return kind != DerivationKind::fixed && kind != DerivationKind::impure;
 }
 
-DerivationHashes sameForAll(const Derivation &drv, const Hash &hash, bool deferred) {
-    DerivationHashes result{{}, deferred};
+DerivationHashes sameForAll(const Derivation &drv, const Hash &hash, bool deferred, bool ambiguous = false) {
+    DerivationHashes result{{}, deferred, ambiguous};
     for (const auto &[name, output] : drv.outputs) {
         result.outputs.emplace(name, hash);
     }
@@ -137,10 +137,12 @@ DerivationHashes DerivationHasher::hashWithKnownInputs(const Derivation &drv, bo
         return sameForAll(drv, hashString(HashAlgorithm::sha256, "impure"), true);
     }
     bool deferred = kind != DerivationKind::inputAddressed && kind != DerivationKind::deferred;
+    bool ambiguous = false;
     std::map<std::string, StringSet> inputs;
     for (const auto &[path, wanted] : drv.inputDerivations) {
         const DerivationHashes &known = known_.at(path);
         deferred = deferred || known.deferred || !wanted.dynamic.empty();
+        ambiguous = ambiguous || known.ambiguous || !wanted.dynamic.empty();
         for (const std::string &name : wanted.outputs) {
             auto hash = known.outputs.find(name);
             if (hash == known.outputs.end()) {
@@ -152,7 +154,7 @@ DerivationHashes DerivationHasher::hashWithKnownInputs(const Derivation &drv, bo
         }
     }
     std::string text = writeAterm(store_, drv, {maskOutputs, &inputs});
-    return sameForAll(drv, hashString(HashAlgorithm::sha256, text), deferred);
+    return sameForAll(drv, hashString(HashAlgorithm::sha256, text), deferred, ambiguous);
 }
 
 void checkDerivationOutputs(const StoreDir &store, DerivationHasher &hasher, const Derivation &drv) {

@@ -61,6 +61,15 @@ FixedOutput parseFixedOutput(const StoreDir &store, std::string_view drvName, st
     return output;
 }
 
+Hash upstreamHash(const StorePath &drvPath, std::string_view outputName) {
+    if (!drvPath.isDerivation()) {
+        throw Error(ErrorKind::bug, "'{}' is not a derivation", drvPath.baseName());
+    }
+    std::string_view drvName = drvPath.name().substr(0, drvPath.name().size() - 4);
+    return hashString(HashAlgorithm::sha256, fmt::format("nix-upstream-output:{}:{}", drvPath.hashPart(),
+                                                         outputPathName(drvName, outputName)));
+}
+
 bool sameAlgorithm(const BasicDerivation &drv) {
     auto algorithm = [](const auto &named) {
         return std::get<FloatingOutput>(named.second).method.algorithm;
@@ -88,6 +97,37 @@ bool BasicDerivation::isImpure() const {
     return !outputs.empty() && std::all_of(outputs.begin(), outputs.end(), [](const auto &named) {
         return std::holds_alternative<ImpureOutput>(named.second);
     });
+}
+
+bool Derivation::hasDynamicInputs() const {
+    return std::ranges::any_of(inputDerivations,
+                               [](const auto &input) { return !input.second.dynamic.empty(); });
+}
+
+std::vector<BuiltPath> neededOutputs(const Derivation &drv) {
+    struct Pending {
+        BuiltPath where;
+        const InputDerivation *node;
+    };
+    std::vector<Pending> pending;
+    for (const auto &[path, input] : drv.inputDerivations) {
+        pending.push_back({{path, {}, {}}, &input});
+    }
+    std::vector<BuiltPath> needed;
+    for (size_t i = 0; i < pending.size(); ++i) {
+        BuiltPath where = pending[i].where;
+        const InputDerivation &node = *pending[i].node;
+        for (const auto &[name, child] : node.dynamic) {
+            BuiltPath inner = where;
+            inner.through.push_back(name);
+            pending.push_back({std::move(inner), &child});
+        }
+        if (!node.outputs.empty()) {
+            where.outputs = node.outputs;
+            needed.push_back(std::move(where));
+        }
+    }
+    return needed;
 }
 
 DerivationKind derivationKind(const BasicDerivation &drv) {
@@ -202,13 +242,18 @@ std::string outputPlaceholder(std::string_view outputName) {
 }
 
 std::string upstreamPlaceholder(const StorePath &drvPath, std::string_view outputName) {
-    if (!drvPath.isDerivation()) {
-        throw Error(ErrorKind::bug, "'{}' is not a derivation", drvPath.baseName());
+    return upstreamPlaceholder(drvPath, {}, outputName);
+}
+
+std::string upstreamPlaceholder(const StorePath &drvPath, const std::vector<std::string> &through,
+                                std::string_view outputName) {
+    Hash hash = upstreamHash(drvPath, through.empty() ? outputName : through.front());
+    for (size_t i = 0; i < through.size(); ++i) {
+        std::string folded = encode(Encoding::nix32, compressDigest(hash.digest(), 20));
+        std::string_view name = i + 1 < through.size() ? through[i + 1] : outputName;
+        hash = hashString(HashAlgorithm::sha256, fmt::format("nix-computed-output:{}:{}", folded, name));
     }
-    std::string_view drvName = drvPath.name().substr(0, drvPath.name().size() - 4);
-    std::string text =
-        fmt::format("nix-upstream-output:{}:{}", drvPath.hashPart(), outputPathName(drvName, outputName));
-    return "/" + hashString(HashAlgorithm::sha256, text).digits(Encoding::nix32);
+    return "/" + hash.digits(Encoding::nix32);
 }
 
 } // namespace firn

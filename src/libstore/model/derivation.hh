@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "libstore/model/content-address.hh"
+#include "libstore/model/derived-path.hh"
 #include "libstore/model/store-path.hh"
 
 namespace firn {
@@ -69,7 +70,13 @@ struct BasicDerivation {
 
 struct Derivation : BasicDerivation {
     std::map<StorePath, InputDerivation> inputDerivations;
+
+    /// Whether outputs are wanted of derivations that have to be made first.
+    bool hasDynamicInputs() const;
 };
+
+/// The outputs that a derivation needs of others, one entry for each derivation of which any is needed.
+std::vector<BuiltPath> neededOutputs(const Derivation &drv);
 
 /// What all outputs of a derivation have in common.
 enum class DerivationKind { inputAddressed, fixed, floating, deferred, impure };
@@ -100,8 +107,8 @@ std::map<std::string, StorePath> outputPaths(const StoreDir &store, const BasicD
 
 /// ATerm: `Derive([outputs],[inputDrvs],[inputSrcs],"platform","builder",[args],[env])`, or
 /// `DrvWithVersion("xp-dyn-drv",…)`. Byte-exact in both directions for what Nix writes. `name` is the name
-/// without ".drv". Bounded (64 MiB, 32 levels of dynamic outputs), iterative. Lists that are sets need not be
-/// sorted, but nothing may be there twice. Throws badInput.
+/// without ".drv". Bounded (64 MiB, maxDynamicDepth, 65536 nodes below it), iterative. Lists that are sets
+/// need not be sorted, but nothing may be there twice. Throws badInput.
 Derivation parseDerivation(const StoreDir &store, std::string_view text, std::string_view name);
 std::string unparseDerivation(const StoreDir &store, const Derivation &drv);
 
@@ -121,6 +128,9 @@ struct DerivationHashes {
     /// Something below is content-addressed, impure or dynamic, so that these hashes change when it is built:
     /// no output path may be made of them (identifiers of realisations may).
     bool deferred = false;
+    /// Something below, or the derivation itself, has dynamic inputs. These do not go into the hash (as in
+    /// Nix 2.34), so that derivations with different ones may share it.
+    bool ambiguous = false;
 };
 
 /// Hashes of derivations modulo fixed outputs, remembered per derivation path. Iterative over the graph. Not
@@ -159,5 +169,9 @@ std::string outputPlaceholder(std::string_view outputName);
 /// "/" + base-32 of sha256 of "nix-upstream-output:<hash part>:<output path name>": stands, in a dependant,
 /// for an output of `drvPath` whose path is not known yet.
 std::string upstreamPlaceholder(const StorePath &drvPath, std::string_view outputName);
+/// The same for an output of a derivation that is made (see BuiltPath::through): each step is "/" + base-32
+/// of sha256 of "nix-computed-output:<hash of the placeholder before it, folded to 20 bytes>:<output>".
+std::string upstreamPlaceholder(const StorePath &drvPath, const std::vector<std::string> &through,
+                                std::string_view outputName);
 
 } // namespace firn

@@ -11,6 +11,7 @@
 #include "libstore/store/unpack.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
+#include "libutil/git-hash.hh"
 #include "libutil/nar.hh"
 
 // How things get into the store: staged under a name of their own while they are hashed, moved into place
@@ -66,6 +67,18 @@ void IncomingPath::receiveNar(Source &nar, HashAlgorithm algorithm) {
     content_ = one ? nar_.hash : otherHash.current();
 }
 
+void IncomingPath::receiveGitObject(Source &nar, std::string_view name, HashAlgorithm algorithm) {
+    receiveNar(nar, HashAlgorithm::sha256);
+    if (!isFullyHashedByGit()) {
+        throw Error(
+            ErrorKind::badInput,
+            "cannot add '{}' by its git hash: that does not tell a symlink or an executable file from a "
+            "plain file; put it into a directory, or add it by the hash of its archive",
+            name);
+    }
+    content_ = hashGitObject(store_.storeFd.get(), staged_.name(), algorithm);
+}
+
 void IncomingPath::receiveContent(Source &content, HashAlgorithm algorithm) {
     auto head = readUpTo(content, smallContent);
     HashSink hash(algorithm);
@@ -118,10 +131,13 @@ Hash IncomingPath::contentHash(const ContentAddress &address, const PathInfo &in
     case ContentMethod::git:
         break;
     }
-    throw Error(ErrorKind::unsupported,
-                "the content address '{}' of '{}' cannot be checked: git hashing is "
-                "not supported",
-                address.print(), store_.print(info.path));
+    return hashGitObject(dir, staged_.name(), algorithm);
+}
+
+bool IncomingPath::isFullyHashedByGit() const {
+    struct stat st;
+    return statAt(store_.storeFd.get(), staged_.name(), st) &&
+           (S_ISDIR(st.st_mode) || (S_ISREG(st.st_mode) && (st.st_mode & S_IXUSR) == 0));
 }
 
 void IncomingPath::check(const PathInfo &info, Voucher voucher) const {
@@ -138,6 +154,9 @@ void IncomingPath::check(const PathInfo &info, Voucher voucher) const {
     }
     if (!info.contentAddress) {
         return;
+    }
+    if (info.contentAddress->method == ContentMethod::git) {
+        requireFeature(store_.settings, "git-hashing");
     }
     checkAddress(*info.contentAddress, info, voucher);
 }
@@ -168,6 +187,7 @@ void IncomingPath::checkAddress(const ContentAddress &address, const PathInfo &i
     bool namesItself = info.references.contains(info.path);
     Hash actual = contentHash(address, info, namesItself);
     if (actual == address.hash) {
+        requireFullAddress(address, path, voucher);
         return;
     }
     bool hides = address.method == ContentMethod::nar && !namesItself &&
@@ -183,6 +203,18 @@ void IncomingPath::checkAddress(const ContentAddress &address, const PathInfo &i
         throw Error(ErrorKind::badInput,
                     "ca hash mismatch importing path '{}';\n  specified: {}\n  got:       {}", path,
                     address.hash.prefixed(Encoding::nix32), actual.prefixed(Encoding::nix32));
+    }
+}
+
+/// Which a git hash of a symlink or of an executable file is not.
+void IncomingPath::requireFullAddress(const ContentAddress &address, const std::string &path,
+                                      Voucher voucher) const {
+    if (address.method == ContentMethod::git && voucher == Voucher::nobody && !isFullyHashedByGit()) {
+        throw Error(ErrorKind::refused,
+                    "cannot add path '{}': it is a symlink or an executable file, which a git hash does not "
+                    "tell from a plain file; put it into a directory, add it by the hash of its archive, or "
+                    "import it with a signature by a trusted key",
+                    path);
     }
 }
 
@@ -249,12 +281,13 @@ PathInfo LocalStore::addContent(std::string_view name, ContentAddressMethod meth
                                 const StorePathSet &references, Repair repair) {
     checkStorePathName(name);
     if (method.method == ContentMethod::git) {
-        throw Error(ErrorKind::unsupported,
-                    "cannot add '{}': content addressing by git hash is not supported", name);
+        requireFeature(settings(), "git-hashing");
     }
     IncomingPath incoming(*impl_);
     if (method.method == ContentMethod::nar) {
         incoming.receiveNar(dump, method.algorithm);
+    } else if (method.method == ContentMethod::git) {
+        incoming.receiveGitObject(dump, name, method.algorithm);
     } else {
         incoming.receiveContent(dump, method.algorithm);
     }

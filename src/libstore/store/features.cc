@@ -1,7 +1,5 @@
 #include "libstore/store/features.hh"
 
-#include <algorithm>
-
 #include "libutil/error.hh"
 
 namespace firn {
@@ -50,9 +48,7 @@ void requireFeaturesFor(const Settings &settings, const Derivation &drv) {
     for (const auto &[name, output] : drv.outputs) {
         std::visit(OutputFeatures{settings}, output);
     }
-    bool dynamic = std::any_of(drv.inputDerivations.begin(), drv.inputDerivations.end(),
-                               [](const auto &input) { return !input.second.dynamic.empty(); });
-    if (dynamic) {
+    if (drv.hasDynamicInputs()) {
         requireFeature(settings, "dynamic-derivations");
     }
 }

@@ -20,6 +20,9 @@ class IncomingPath {
 
     /// Exactly one NAR; content() is its hash under `algorithm`.
     void receiveNar(Source &nar, HashAlgorithm algorithm);
+    /// Exactly one NAR; content() is git's hash of what is in it. Refuses what that does not say everything
+    /// of.
+    void receiveGitObject(Source &nar, std::string_view name, HashAlgorithm algorithm);
     /// A file's plain content, to the end of the source.
     void receiveContent(Source &content, HashAlgorithm algorithm);
     void receiveText(std::string_view text);
@@ -43,6 +46,8 @@ class IncomingPath {
     /// `blanks`: of an archive, with its own path blanked.
     Hash contentHash(const ContentAddress &address, const PathInfo &info, bool blanks) const;
     void requirePlainFile(const ContentAddress &address, const PathInfo &info) const;
+    bool isFullyHashedByGit() const;
+    void requireFullAddress(const ContentAddress &address, const std::string &path, Voucher voucher) const;
     void checkAddress(const ContentAddress &address, const PathInfo &info, Voucher voucher) const;
 
     LocalStore::Impl &store_;
