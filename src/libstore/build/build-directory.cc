@@ -295,14 +295,15 @@ void BuildDirectory::giveTo(uid_t uid, gid_t gid) {
 void BuildDirectory::makeReachable(uid_t uid, gid_t gid) {
     if (common_ != &all_->reachable_) {
         BuildDirectory other = all_->makeReachable();
-        if (unlinkat(other.outer_.get(), ownName, AT_REMOVEDIR) != 0 ||
-            renameat(outer_.get(), ownName, other.outer_.get(), ownName) != 0) {
+        if (unlinkat(other.parentOfOwn(), ownName, AT_REMOVEDIR) != 0 ||
+            renameat(parentOfOwn(), ownName, other.parentOfOwn(), ownName) != 0) {
             throwErrno("moving build directory '{}' to '{}'", path_.string(), other.path_.string());
         }
         std::swap(common_, other.common_);
         std::swap(name_, other.name_);
         std::swap(path_, other.path_);
-        std::swap(outer_, other.outer_);
+        std::swap(locked_, other.locked_);
+        std::swap(gate_, other.gate_);
     }
     giveTo(uid, gid);
 }

@@ -455,20 +455,6 @@ void DerivationGoal::describe(const std::map<std::string, StorePath> &paths) {
     }
 }
 
-/// Where the identity says less than the derivation does, the path under it may be somebody else's choice.
-void DerivationGoal::refuseOtherRealisation(const Realisation &known, const StorePath &path) const {
-    if (!ambiguousIds_ || known.outPath == path) {
-        return;
-    }
-    const StoreDir &dir = worker_.store.dir();
-    throw Error(
-        ErrorKind::failure,
-        "output '{0}' of '{1}' was built now as '{2}', but is known to be '{3}'. Outputs are known by a "
-        "hash that does not tell which derivations are made for this one, so that may be what another "
-        "derivation built. Delete it ('nix-store --delete {3}') and build again",
-        known.id.outputName, dir.print(drvPath_), dir.print(path), dir.print(known.outPath));
-}
-
 /// What is damaged where it was recorded stays so if it is made somewhere else.
 void DerivationGoal::requireRepaired(const std::map<std::string, StorePath> &paths) const {
     const StoreDir &dir = worker_.store.dir();
@@ -485,6 +471,20 @@ void DerivationGoal::requireRepaired(const std::map<std::string, StorePath> &pat
                 "it ('nix-store --delete {0}'), and build again",
                 dir.print(*known.path), dir.print(drvPath_), name, dir.print(path)));
     }
+}
+
+/// Where the identity says less than the derivation does, the path under it may be somebody else's choice.
+void DerivationGoal::refuseOtherRealisation(const Realisation &known, const StorePath &path) const {
+    if (!ambiguousIds_ || known.outPath == path) {
+        return;
+    }
+    const StoreDir &dir = worker_.store.dir();
+    throw Error(
+        ErrorKind::failure,
+        "output '{0}' of '{1}' was built now as '{2}', but is known to be '{3}'. Outputs are known by a "
+        "hash that does not tell which derivations are made for this one, so that may be what another "
+        "derivation built. Delete it ('nix-store --delete {3}') and build again",
+        known.id.outputName, dir.print(drvPath_), dir.print(path), dir.print(known.outPath));
 }
 
 void DerivationGoal::describeValid() {

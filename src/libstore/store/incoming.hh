@@ -45,9 +45,9 @@ class IncomingPath {
     /// By that rule of some Nix which gives the address, or else by the newest.
     /// `blanks`: of an archive, with its own path blanked.
     Hash contentHash(const ContentAddress &address, const PathInfo &info, bool blanks) const;
+    void requirePlainFile(const ContentAddress &address, const PathInfo &info) const;
     bool isFullyHashedByGit() const;
     void requireFullAddress(const ContentAddress &address, const std::string &path, Voucher voucher) const;
-    void requirePlainFile(const ContentAddress &address, const PathInfo &info) const;
     void checkAddress(const ContentAddress &address, const PathInfo &info, Voucher voucher) const;
 
     LocalStore::Impl &store_;
