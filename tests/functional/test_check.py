@@ -191,6 +191,21 @@ def test_a_check_that_repeats_says_nothing_and_leaves_a_report_that_says_so(worl
     assert found["outputs"]["out"]["damaged"] is False and found["outputs"]["out"]["stale"] == []
     world.run("nix", "log", drv).ok()
 
+def test_an_output_that_cannot_be_read_any_more_is_told_to_be_damaged(world):
+    expression = 'sh "many" "mkdir $out; echo one > $out/one; echo two > $out/two" {}'
+    drv, = world.instantiate(expression)
+    out = world.output(expression)
+    out.chmod(0o755)
+    (out / "two").unlink()
+    os.mkfifo(out / "two")
+    out.chmod(0o555)
+    world.build(expression, "--check", "-K").fails(1).says(
+        f"output '{out}' of derivation '{drv}' is damaged", "cannot be compared: 'two' is neither a regular file nor a directory nor a symlink")
+    found = report(world, drv)["outputs"]["out"]
+    assert found["damaged"] is True and found["verdict"] == "same" and "'two'" in found["unreadable"]
+    world.run("nix-store", "--delete", out).ok()
+
+
 
 def test_what_was_damaged_since_it_was_registered_is_not_the_builds_fault(world):
     noise = Noise(world, "true")

@@ -402,6 +402,43 @@ def test_a_repair_of_a_path_by_nix_s_own_rule_gives_back_what_was_registered_und
     require_own_address(ca, other)
 
 
+SIBLINGS = "python3 ${./synthetic_macho.py} $out/bin/prog uuid=content $out/share $doc; python3 ${./synthetic_macho.py} $out/bin/other $doc"
+PAIR = f'sh "pair" "mkdir -p $out/bin; echo text > $doc; {SIBLINGS}" ({CA} // {{ outputs = [ "out" "doc" ]; }})'
+OTHER_ALONE = f'sh "alone" "mkdir -p $out/bin; echo text > $doc; {SIBLINGS.split("; ")[1]}" ({CA} // {{ outputs = [ "out" "doc" ]; }})'
+
+
+def set_signatures(world, how):
+    world.stop()
+    world.conf["macho-signatures"] = how
+
+
+def test_with_warn_too_what_names_other_outputs_is_final_in_an_address_of_firn_s_own(ca):
+    path = ca.output(PAIR)
+    good = {name: (path / "bin" / name).read_bytes() for name in ("prog", "other")}
+    assert not any(map(synthetic_macho.stale_slots, good.values()))
+    set_signatures(ca, "warn")
+    ca.build(PAIR, "--check").ok()
+    damage(path / "bin/other", b"damage")
+    ca.build(PAIR, "--repair").ok()
+    assert {name: (path / "bin" / name).read_bytes() for name in good} == good
+    ca.verify()
+
+
+@pytest.mark.parametrize("expression, file", [(PAIR, "prog"), (OTHER_ALONE, "other")])
+def test_a_repair_of_a_path_by_nix_s_own_rule_says_so_where_other_outputs_are_named_too(ca, expression, file):
+    ca.conf["macho-signatures"] = "warn"
+    path = ca.output(expression)
+    wrong = (path / "bin" / file).read_bytes()
+    assert synthetic_macho.stale_slots(wrong)
+    damage(path / "bin" / file, b"damage")
+    set_signatures(ca, "repair")
+    ca.build(expression, "--repair").fails().says(f"cannot repair '{path}', output 'out' of '", "'macho-signatures = warn' alone")
+    assert (path / "bin" / file).read_bytes() == b"damage"
+    set_signatures(ca, "warn")
+    ca.build(expression, "--repair").ok()
+    assert (path / "bin" / file).read_bytes() == wrong
+
+
 def test_a_check_finds_what_is_not_reproducible(ca):
     random = "x$(od -An -N4 -tx1 /dev/urandom | tr -d ' ')"
     expression = made("prog", [f"$out/bin/prog uuid=content $out/{random}"])

@@ -17,6 +17,7 @@ from test_content_addressed import CA, IMPURE, realisations, references
 pytestmark = [pytest.mark.needs_client("2.30"),
               pytest.mark.skipif(os.environ.get("FIRN_TEST_DAEMON") == "stock", reason="stock 2.8 does not know them")]
 
+OUT = "/1rz4g4znpzjwh1xymhjpm42vipw92pr73vdgl6xs1hycac8kf2n9"  # stands for the output's path until that is known
 TEXT = '__contentAddressed = true; outputHashMode = "text"; outputHashAlgo = "sha256";'
 DEFINITIONS = f"""let
   copyOf = drv: sh "${{drv.name}}.drv" "cp $src $out" {{ src = builtins.unsafeDiscardOutputDependency drv.drvPath; {TEXT} }};
@@ -214,6 +215,21 @@ def test_a_derivation_that_was_made_for_another_may_not_need_it(dynamic):
         connection.request(42, protocol.text(text))
     result = dynamic.build(DEFINITIONS + "user").fails()
     result.says("needs it in turn", f"which needs '{user}'")
+
+
+@pytest.mark.firn_only("stock Nix dies of it")
+def test_a_derivation_may_not_need_itself(dynamic):
+    """Which it can where its own hash leaves its inputs out: the builder puts its own path in as an input."""
+    digest = hashlib.sha256(b"never").hexdigest()
+    fixed = dynamic.run("nix-store", "--print-fixed-path", "sha256", digest, "d").ok().path
+    inner = f'Derive([("out","{fixed}","sha256","{digest}")],[("%s",["out"])],[],"x86_64-linux","/bin/sh",[],[("out","{fixed}")])'
+    script = f"printf '{inner}' $out > $out".replace('"', '\\"')
+    outer = 'Derive([("out","","r:sha256","")],[],[],"x86_64-linux","/bin/sh",["-c","%s"],[("out","%s")])' % (script, OUT)
+    with protocol.Connection(dynamic) as connection:
+        connection.request(protocol.ADD_TEXT_TO_STORE, protocol.text("d.drv.drv") + protocol.text(outer) + protocol.texts([]))
+        drv = connection.text()
+    made, = dynamic.run("nix", "build", "--no-link", "--print-out-paths", drv + "^out").ok().out.split()
+    dynamic.run("nix-store", "-r", made).fails().says("needs it in turn", f"which needs '{made}'")
 
 
 @pytest.mark.firn_only("stock Nix uses what the other one built")

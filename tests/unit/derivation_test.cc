@@ -342,6 +342,23 @@ TEST(DynamicDerivation, thereMayBeManyNodesButNotAnyNumber) {
     expectMalformed(wide(65537));
 }
 
+TEST(DynamicDerivation, theWaysToItsNodesAreBoundedTogether) {
+    auto bush = [](int depth, int leaves) {
+        std::string node = "([],[";
+        for (int i = 0; i < leaves; ++i) {
+            node += fmt::format("{}(\"n{}\",[\"x\"])", i == 0 ? "" : ",", i);
+        }
+        node += "])";
+        for (int i = 0; i < depth; ++i) {
+            node = "([],[(\"" + std::string(200, 'a') + "\"," + node + ")])";
+        }
+        return "DrvWithVersion(\"xp-dyn-drv\"," +
+               aterm(deferredOut, "[(\"" + leafPath + "\"," + node + ")]").substr(sizeof "Derive(" - 1);
+    };
+    EXPECT_EQ(neededOutputs(parseDerivation(store(), bush(30, 100), "x")).size(), 100u);
+    expectMalformed(bush(30, 10000)); // each written out they are 60 MB
+}
+
 /// Nix's hashes leave dynamic inputs out: whoever uses them has to know.
 TEST(DynamicDerivation, hashesSayThatTheyAreAmbiguous) {
     class Reader : public DerivationReader {

@@ -28,6 +28,7 @@ class Applier : public PatchedNarWriter {
     UniqueFd openContents(int dir, uint32_t node) override;
     void passPatched(int fd, const NodePatches &change, Sink &archive) override;
     void closeContents(int dir, uint32_t node) override;
+    void abandonContents() noexcept override { replacement_.reset(); }
 
   private:
     using Renames = std::map<uint32_t, std::string>; ///< of a directory's members

@@ -5,6 +5,7 @@
 #include "libstore/build/derivation-goal.hh"
 #include "libstore/build/worker.hh"
 #include "libutil/error.hh"
+#include "libutil/interrupt.hh"
 
 namespace firn {
 
@@ -117,6 +118,7 @@ class MissingSearch {
 
     MissingPaths run() {
         while (!queue_.empty()) {
+            throwIfInterrupted();
             DerivedPath next = std::move(queue_.front());
             queue_.pop_front();
             if (!seen_.insert(next).second) {
@@ -132,6 +134,8 @@ class MissingSearch {
     }
 
   private:
+    using OutputPaths = std::map<std::string, std::optional<StorePath>>;
+
     void look(const BuiltPath &built) {
         if (!store_.isValidPath(built.drvPath)) {
             result_.unknown.insert(built.drvPath);
@@ -154,7 +158,7 @@ class MissingSearch {
 
     /// What a derivation needs that is not made yet is not known: only what makes it is told.
     void lookAtMaker(const BuiltPath &built) {
-        auto known = store_.queryDerivationOutputMap(built.drvPath);
+        const OutputPaths &known = outputsOf(built.drvPath);
         const std::string &name = built.through.front();
         auto output = known.find(name);
         if (output == known.end() || !output->second || !store_.isValidPath(*output->second)) {
@@ -166,8 +170,7 @@ class MissingSearch {
     }
 
     bool allValid(const StorePath &drvPath, const std::set<std::string> &wanted) {
-        auto known = store_.queryDerivationOutputMap(drvPath);
-        for (const auto &[name, path] : known) {
+        for (const auto &[name, path] : outputsOf(drvPath)) {
             if (!wanted.empty() && !wanted.contains(name)) {
                 continue;
             }
@@ -178,7 +181,16 @@ class MissingSearch {
         return true;
     }
 
+    /// A derivation may be the maker of many.
+    const OutputPaths &outputsOf(const StorePath &drvPath) {
+        auto found = outputs_.find(drvPath);
+        return found != outputs_.end()
+                   ? found->second
+                   : outputs_.emplace(drvPath, store_.queryDerivationOutputMap(drvPath)).first->second;
+    }
+
     LocalStore &store_;
+    std::map<StorePath, OutputPaths> outputs_; ///< as far as they were asked for
     std::deque<DerivedPath> queue_;
     std::set<DerivedPath> seen_;
     MissingPaths result_;

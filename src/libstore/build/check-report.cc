@@ -226,6 +226,9 @@ Json outputJson(const StoreDir &store, const OutputReport &output, bool keptForU
         {"damaged", output.damaged},
         {"stale", Json::array()},
     };
+    if (!output.unreadable.empty()) {
+        json["unreadable"] = output.unreadable;
+    }
     if (output.diskHash) {
         json["narHash"]["onDisk"] = output.diskHash->sri();
     }
@@ -311,6 +314,11 @@ std::string describeDamage(const OutputReport &output) {
 std::string describeWhatDiffers(const OutputReport &output) {
     const TreeComparison &found = output.comparison;
     bool differs = found.total() + found.explained > 0;
+    if (!output.unreadable.empty()) {
+        return fmt::format("what is in the store is damaged and cannot be compared: {}{}", output.unreadable,
+                           output.verdict == Verdict::same ? ""
+                                                           : "\n  nor is what was built what was registered");
+    }
     if (output.verdict == Verdict::same) {
         return differs ? "damaged since it was registered, " + summary(asDamage(found)) +
                              describeDifferences(asDamage(found))

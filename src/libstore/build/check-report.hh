@@ -32,6 +32,7 @@ struct OutputReport {
     TreeComparison comparison{};
     bool damaged = false;           ///< what lies at the path is not what was registered
     std::optional<Hash> diskHash{}; ///< of what lies there, if anything differs and there is something
+    std::string unreadable{};       ///< why what lies there could not be compared, which is damage too
     std::string kept{};             ///< absolute path of the new tree where it was kept, else empty
 };
 

@@ -137,7 +137,7 @@ struct DerivationBuilder::Impl {
     Task<PathLocks> lockComputed(const StorePathSet &paths);
     Task<OutputInfos> registerAll();
     Task<OutputInfos> registerOrDiffer();
-    void leaveToHooks();
+    bool leaveToHooks();
     bool wantsDiffHook() const { return settings.runDiffHook && !settings.diffHook.empty(); }
     Task<> runDiffHooks();
 
@@ -546,9 +546,7 @@ Task<OutputInfos> DerivationBuilder::Impl::registerAll() {
     NotingLogger logger(worker.context.logger, *log);
     MachoPageHashFixup fixup(store, logger, request, settings.machoSignatures, jail);
     OutputCheckOptions options = checkOptions();
-    options.madeRight = [&](const std::string &name, const std::string &path) {
-        return fixup.madeRight(name, path);
-    };
+    options.madeRight = [&](const std::string &name, uint32_t node) { return fixup.madeRight(name, node); };
     OutputCheck check(store, logger, plan.drvPath, jail, options, report);
     request.judge = &check;
     OutputRegistration outputs(store, worker.context.logger, request, fixup);
@@ -576,23 +574,30 @@ Task<OutputInfos> DerivationBuilder::Impl::registerOrDiffer() {
         difference = std::current_exception();
     }
     if (difference) {
-        leaveToHooks();
-        co_await runDiffHooks();
+        if (leaveToHooks()) {
+            co_await runDiffHooks();
+        }
         std::rethrow_exception(difference);
     }
     co_return infos;
 }
 
 /// They run as the build's user, who gets to see what the build has left. What was kept for hooks alone goes
-/// when they are through.
-void DerivationBuilder::Impl::leaveToHooks() {
+/// when they are through. What goes wrong here does not take the place of what was found.
+bool DerivationBuilder::Impl::leaveToHooks() {
     for (const OutputReport &output : report.outputs) {
         if (!output.kept.empty() && !settings.keepFailed) {
             leftovers->add(keptCheckPath(output.path));
         }
     }
-    if (user && wantsDiffHook()) {
-        directory->makeReachable(user->uid(), user->gid());
+    try {
+        if (user && wantsDiffHook()) {
+            directory->makeReachable(user->uid(), user->gid());
+        }
+        return true;
+    } catch (const Error &error) {
+        worker.context.logger.warn("no diff-hook is run: " + error.message());
+        return false;
     }
 }
 

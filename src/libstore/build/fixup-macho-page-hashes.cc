@@ -300,6 +300,11 @@ jail::Request MachoPageHashFixup::fixupRequest(const OutputRewrite &output, cons
     return request;
 }
 
+/// What has an address of our own is made whole, also where 'warn' would make none anew.
+MachoSignatures MachoPageHashFixup::policyFor(const OutputRewrite &output) const {
+    return policy_ == MachoSignatures::warn && output.finalForms ? MachoSignatures::repair : policy_;
+}
+
 std::vector<Patch> MachoPageHashFixup::fixOne(const OutputRewrite &output, const NodePatches &change,
                                               int file) {
     std::set<uint64_t> staleBefore;
@@ -307,8 +312,9 @@ std::vector<Patch> MachoPageHashFixup::fixOne(const OutputRewrite &output, const
         staleBefore = staleSlots(output, change, file);
     }
     jail::Answer answer = ask(output, change, fixupRequest(output, change, file), file);
-    judge(output, change, answer.fixup.findings, policy_);
-    if (policy_ == MachoSignatures::warn) {
+    MachoSignatures policy = policyFor(output);
+    judge(output, change, answer.fixup.findings, policy);
+    if (policy == MachoSignatures::warn) {
         return {};
     }
     remember(output, change, answer.fixup, std::move(staleBefore));
@@ -330,7 +336,7 @@ void MachoPageHashFixup::remember(const OutputRewrite &output, const NodePatches
     }
     for (const MachoFinding &finding : fixup.findings) {
         if (finding.kind == Kind::repairedStale) {
-            madeRight_.emplace(output.outputName, repaired.path);
+            madeRight_.emplace(output.outputName, change.node);
         }
         if (finding.kind == Kind::repaired || finding.kind == Kind::repairedStale) {
             repaired.slots[finding.architecture] += finding.count;
@@ -345,8 +351,8 @@ void MachoPageHashFixup::remember(const OutputRewrite &output, const NodePatches
     }
 }
 
-bool MachoPageHashFixup::madeRight(const std::string &outputName, const std::string &path) const {
-    return madeRight_.contains({outputName, path});
+bool MachoPageHashFixup::madeRight(const std::string &outputName, uint32_t node) const {
+    return madeRight_.contains({outputName, node});
 }
 
 std::vector<FilePatches> MachoPageHashFixup::repair(const OutputRewrite &output) {
@@ -484,6 +490,7 @@ AddressForms MachoPageHashFixup::formsForAddress(const OutputRewrite &output, co
     if (policy_ == MachoSignatures::warn && !output.finalForms) {
         return forms;
     }
+    forms.onlyNormal = policy_ == MachoSignatures::warn;
     formed_[output.outputName].clear();
     visit(output, touchedContents(output), [&](const NodePatches &change, int file) {
         if (canBeMacho(readHead(file))) {
@@ -498,9 +505,7 @@ std::vector<Patch> MachoPageHashFixup::finalForm(const OutputRewrite &output, co
                                                  const std::vector<Patch> &settled, int file) {
     // Whether that may be, and what there is to be said.
     jail::Answer answer = ask(output, change, fixupRequest(output, change, file), file);
-    // A final form is made whole, also of what is there already where 'warn' would make no new ones.
-    judge(output, change, answer.fixup.findings,
-          policy_ == MachoSignatures::warn ? MachoSignatures::repair : policy_);
+    judge(output, change, answer.fixup.findings, policyFor(output));
     remember(output, change, answer.fixup, {});
     jail::Form form = askForForm(jail::Kind::finalForm, output, change, settled, finalPart(output), file);
     if (form.patches.empty()) {
@@ -542,7 +547,7 @@ void MachoPageHashFixup::logForms(const OutputRewrite &output) {
                             "rule of Firn's own: other stores take it only with a signature",
                             output.outputName, plural(files.size(), "Mach-O file"),
                             listSome(files, ", ", [&](uint32_t node) {
-                                return quoteForDisplay(output.tree.pathOf(node));
+                                return node == 0 ? "itself" : quoteForDisplay(output.tree.pathOf(node));
                             })));
 }
 

@@ -35,7 +35,7 @@ class MachoPageHashFixup : public OutputRepair {
     void verify(const OutputRewrite &output) override;
 
     /// Whether the file came with wrong page hashes that are right now.
-    bool madeRight(const std::string &outputName, const std::string &path) const;
+    bool madeRight(const std::string &outputName, uint32_t node) const;
 
   private:
     /// What has to be right once the patches are on disk.
@@ -77,6 +77,7 @@ class MachoPageHashFixup : public OutputRepair {
     jail::Request fixupRequest(const OutputRewrite &output, const NodePatches &change, int file) const;
 
     std::set<uint64_t> staleSlots(const OutputRewrite &output, const NodePatches &change, int file);
+    MachoSignatures policyFor(const OutputRewrite &output) const;
     std::vector<Patch> fixOne(const OutputRewrite &output, const NodePatches &change, int file);
     void remember(const OutputRewrite &output, const NodePatches &change, const PageHashFixup &fixup,
                   std::set<uint64_t> staleBefore);
@@ -102,11 +103,11 @@ class MachoPageHashFixup : public OutputRepair {
     const RegistrationRequest &request_;
     MachoSignatures policy_;
     MachoJail &jail_;
-    std::map<std::string, Expectations> expectations_;        ///< by output name
-    std::map<std::string, Formed> formed_;                    ///< by output name
-    std::set<std::pair<std::string, std::string>> madeRight_; ///< output name and path
-    std::vector<Repaired> repaired_;                          ///< in the output at hand
-    StorePathSet repairedFor_;                                ///< paths that were rewritten in these
+    std::map<std::string, Expectations> expectations_;     ///< by output name
+    std::map<std::string, Formed> formed_;                 ///< by output name
+    std::set<std::pair<std::string, uint32_t>> madeRight_; ///< output name and node
+    std::vector<Repaired> repaired_;                       ///< in the output at hand
+    StorePathSet repairedFor_;                             ///< paths that were rewritten in these
 };
 
 } // namespace firn

@@ -1,7 +1,7 @@
 #include "libstore/build/output-check.hh"
 
 #include <algorithm>
-#include <set>
+#include <map>
 
 #include "libstore/build/output-copy.hh"
 #include "libstore/build/output-placement.hh"
@@ -18,15 +18,15 @@ using Verdict = OutputReport::Verdict;
 
 constexpr unsigned mostJailFailures = 3; ///< then it is not asked again
 
-/// Files into which the daemon has written store paths.
-std::set<std::string> rewrittenFiles(const CheckedOutput &output) {
-    std::set<std::string> paths;
+/// Files into which the daemon has written store paths, by the names that they have now.
+std::map<std::string, uint32_t> rewrittenFiles(const CheckedOutput &output) {
+    std::map<std::string, uint32_t> nodes;
     for (const NodePatches &change : output.changes) {
-        if (change.everywhere || !change.contents.empty()) {
-            paths.insert(output.tree.pathOf(change.node));
+        if (change.changesContents()) {
+            nodes.emplace(output.tree.pathOf(change.node), change.node);
         }
     }
-    return paths;
+    return nodes;
 }
 
 } // namespace
@@ -74,7 +74,7 @@ bool OutputCheck::isStale(int file, uint64_t size) {
 
 /// Where the hashes are the same nothing can be explained: a difference is damage.
 CompareOptions OutputCheck::compareOptions(const CheckedOutput &output,
-                                           const std::set<std::string> &rewritten) {
+                                           const std::map<std::string, uint32_t> &rewritten) {
     CompareOptions options;
     options.compareMacho = [this](int oldFile, uint64_t oldSize, int newFile, uint64_t newSize) {
         return compareMacho(oldFile, oldSize, newFile, newSize);
@@ -98,6 +98,18 @@ void OutputCheck::lookForDamage(OutputReport &report) {
     report.damaged = report.diskHash != report.oldHash;
 }
 
+void OutputCheck::compareTreesOf(const CheckedOutput &output, OutputReport &report) {
+    std::map<std::string, uint32_t> rewritten = rewrittenFiles(output);
+    report.comparison =
+        compareTrees({store_.storeFd(), output.valid.path.baseName()}, {output.dir, output.tree.root().name},
+                     compareOptions(output, rewritten));
+    for (TreeDifference &difference : report.comparison.differences) {
+        auto node = rewritten.find(difference.path);
+        difference.madeRight = difference.macho.isMacho && options_.madeRight && node != rewritten.end() &&
+                               options_.madeRight(output.outputName, node->second);
+    }
+}
+
 /// What was built is compared with what lies there, whatever the database says of that.
 OutputReport OutputCheck::compare(const CheckedOutput &output) {
     OutputReport report{.name = output.outputName,
@@ -106,18 +118,22 @@ OutputReport OutputCheck::compare(const CheckedOutput &output) {
                         .newHash = output.made.narHash,
                         .oldSize = output.valid.narSize,
                         .newSize = output.made.narSize};
-    std::set<std::string> rewritten = rewrittenFiles(output);
-    report.comparison =
-        compareTrees({store_.storeFd(), output.valid.path.baseName()}, {output.dir, output.tree.root().name},
-                     compareOptions(output, rewritten));
-    for (TreeDifference &difference : report.comparison.differences) {
-        difference.madeRight = difference.macho.isMacho && options_.madeRight &&
-                               options_.madeRight(output.outputName, difference.path);
-    }
     bool sameHash = report.oldHash == report.newHash;
-    bool found = report.comparison.total() + report.comparison.explained > 0;
-    if (!sameHash || found) {
-        lookForDamage(report);
+    try {
+        compareTreesOf(output, report);
+        bool found = report.comparison.total() + report.comparison.explained > 0;
+        if (!sameHash || found) {
+            lookForDamage(report);
+        }
+    } catch (const DeadlinePassed &) {
+        throw;
+    } catch (const Error &error) {
+        if (error.kind() == ErrorKind::interrupted || error.kind() == ErrorKind::bug) {
+            throw;
+        }
+        // What was built is ours and canonical: it is the other that cannot be read.
+        report.damaged = true;
+        report.unreadable = error.message();
     }
     bool equal = report.comparison.total() == 0 && report.comparison.explained > 0;
     report.verdict = sameHash ? Verdict::same : equal ? Verdict::equal : Verdict::differs;

@@ -1,8 +1,8 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
-#include <set>
 
 #include "libstore/build/check-report.hh"
 #include "libstore/build/macho-jail.hh"
@@ -16,7 +16,7 @@ struct OutputCheckOptions {
     std::filesystem::path reportFile; ///< where the JSON goes; empty: nowhere
     /// Whether the builder left this file of this output with a stale signature that is right now. May be
     /// empty.
-    std::function<bool(const std::string &outputName, const std::string &path)> madeRight{};
+    std::function<bool(const std::string &outputName, uint32_t node)> madeRight{};
 };
 
 /// Compares what was built for a check with what is registered, and says what differs.
@@ -36,7 +36,9 @@ class OutputCheck : public OutputJudge {
 
   private:
     OutputReport compare(const CheckedOutput &output);
-    CompareOptions compareOptions(const CheckedOutput &output, const std::set<std::string> &rewritten);
+    CompareOptions compareOptions(const CheckedOutput &output,
+                                  const std::map<std::string, uint32_t> &rewritten);
+    void compareTreesOf(const CheckedOutput &output, OutputReport &report);
     void lookForDamage(OutputReport &report);
     std::optional<jail::Answer> askJail(const jail::Request &request, int file, int second = -1);
     MachoComparison compareMacho(int oldFile, uint64_t oldSize, int newFile, uint64_t newSize);

@@ -22,7 +22,7 @@ using Kind = TreeDifference::Kind;
 
 constexpr size_t machoHead = 4; ///< bytes that tell whether a file can be Mach-O
 
-ObjectType typeOf(const struct stat &st) {
+ObjectType typeOf(const struct stat &st, const std::string &name) {
     if (S_ISREG(st.st_mode)) {
         return ObjectType::regular;
     }
@@ -32,7 +32,8 @@ ObjectType typeOf(const struct stat &st) {
     if (S_ISLNK(st.st_mode)) {
         return ObjectType::symlink;
     }
-    throw Error(ErrorKind::corrupt, "a file is neither regular nor a directory nor a symlink");
+    throw Error(ErrorKind::corrupt, "'{}' is neither a regular file nor a directory nor a symlink",
+                escapeForDisplay(name));
 }
 
 /// Reads files from their beginning, block by block, two at a time.
@@ -156,14 +157,14 @@ class TreeComparer {
             compareObjects(oldName, newName, oldStat, newStat);
         } else if (inOld || inNew) {
             TreeDifference alone = difference(inOld ? Kind::missing : Kind::extra);
-            alone.type = alone.newType = typeOf(inOld ? oldStat : newStat);
+            alone.type = alone.newType = typeOf(inOld ? oldStat : newStat, path_);
             add(std::move(alone));
         }
     }
 
     void compareObjects(const std::string &oldName, const std::string &newName, const struct stat &oldStat,
                         const struct stat &newStat) {
-        ObjectType oldType = typeOf(oldStat), newType = typeOf(newStat);
+        ObjectType oldType = typeOf(oldStat, path_), newType = typeOf(newStat, path_);
         if (oldType != newType) {
             TreeDifference types = difference(Kind::type);
             types.type = oldType;

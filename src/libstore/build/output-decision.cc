@@ -90,6 +90,7 @@ class AddressSearch {
         ContentAddress address;
         StorePath path;
         bool byNormalForm = false;
+        bool settled = false; ///< computed with signatures made right over the paths of other outputs
     };
 
     /// `isKnown`: it has an address that follows from normal forms already.
@@ -107,31 +108,40 @@ class AddressSearch {
     /// What an earlier build recorded by another rule is as good as what the first one gives.
     Found find(const AddressForms &forms) {
         references_ = referencesForAddress(context_, targets_, decision_, output_);
-        mergeRepairs(output_, changes_, forms.settled);
+        std::vector<NodePatches> settled = changes_;
+        mergeRepairs(output_, settled, forms.settled);
         std::vector<Found> found;
         if (!forms.normal.empty()) {
-            std::vector<NodePatches> changes = changes_;
+            std::vector<NodePatches> changes = settled;
             mergeRepairs(output_, changes, forms.normal);
-            found.push_back(at(hashNormalForm(with(changes), method_)));
+            found.push_back(at(hashNormalForm(with(changes), method_), true));
             found.front().byNormalForm = true;
         }
-        if (found.empty() || !isRecorded(found.front())) {
-            addByOtherRules(found);
+        if (!forms.onlyNormal) {
+            addByNixsRules(settled, true, found);
         }
-        auto recorded = std::find_if(found.begin(), found.end(), [&](auto &one) { return isRecorded(one); });
-        return recorded == found.end() ? found.front() : *recorded;
+        if (forms.onlyNormal || !forms.settled.empty()) {
+            addByNixsRules(changes_, false, found);
+        }
+        return isRecorded(found.back()) ? found.back() : found.front();
     }
 
     const std::vector<NodePatches> &changes() const { return changes_; }
 
   private:
-    void addByOtherRules(std::vector<Found> &found) const {
-        if (found.empty() || output_.scratch->recordedPath) {
-            found.push_back(at(hashFloatingContent(with(changes_), method_)));
-            if (output_.scratch->recordedPath && !isRecorded(found.back())) {
-                found.push_back(at(hashFloatingContentByOlderRule(with(changes_), method_)));
-            }
+    /// Nothing is looked for any more once the last one is what was recorded.
+    void addByNixsRules(const std::vector<NodePatches> &changes, bool settled,
+                        std::vector<Found> &found) const {
+        if (found.empty() || isSought(found.back())) {
+            found.push_back(at(hashFloatingContent(with(changes), method_), settled));
         }
+        if (isSought(found.back())) {
+            found.push_back(at(hashFloatingContentByOlderRule(with(changes), method_), settled));
+        }
+    }
+
+    bool isSought(const Found &found) const {
+        return output_.scratch->recordedPath.has_value() && !isRecorded(found);
     }
 
     bool isRecorded(const Found &found) const { return found.path == output_.scratch->recordedPath; }
@@ -145,9 +155,9 @@ class AddressSearch {
                 std::string(output_.scratch->scratchPath.hashPart())};
     }
 
-    Found at(const Hash &hash) const {
+    Found at(const Hash &hash, bool settled) const {
         ContentAddress address{method_.method, hash};
-        return {address, addressedPath(context_, output_, address, references_)};
+        return {address, addressedPath(context_, output_, address, references_), false, settled};
     }
 
     const RegistrationContext &context_;
@@ -181,6 +191,9 @@ void decideAddress(const RegistrationContext &context, const ScanTargets &target
     AddressSearch::Found found = search.find(forms);
     if (!found.byNormalForm) {
         forms.normal.clear();
+    }
+    if (!found.settled) {
+        forms.settled.clear();
     }
     learn(decision, output.name, *output.scratch, found.path);
     decision.addresses.emplace(output.name, found.address);

@@ -51,9 +51,14 @@ void OutputNarWriter::file(int dir, uint32_t node) {
     const OutputNode &file = tree_.nodes[node];
     beginObject(node);
     writer_.beginFile(file.executable, file.size);
-    UniqueFd fd = openContents(dir, node);
-    passContents(fd.get(), node);
-    closeContents(dir, node);
+    try {
+        UniqueFd fd = openContents(dir, node);
+        passContents(fd.get(), node);
+        closeContents(dir, node);
+    } catch (...) {
+        abandonContents();
+        throw;
+    }
     writer_.endFile();
     endObject(node);
 }

@@ -34,6 +34,8 @@ class OutputNarWriter : public OutputVisitor {
     virtual void seeContents(uint32_t, std::string_view) {}
     /// All contents were seen.
     virtual void closeContents(int, uint32_t) {}
+    /// They will not be seen to their end. The file's directory is still open.
+    virtual void abandonContents() noexcept {}
 
     /// What the archive says where it is not what is on disk.
     virtual std::string archivedName(uint32_t node) { return tree_.nodes[node].name; }

@@ -78,6 +78,7 @@ class OutputScanner : public OutputNarWriter {
     UniqueFd openContents(int dir, uint32_t node) override;
     void seeContents(uint32_t node, std::string_view bytes) override;
     void closeContents(int dir, uint32_t node) override;
+    void abandonContents() noexcept override { replacement_.reset(); }
 
   private:
     TouchedNode &touch(uint32_t node);

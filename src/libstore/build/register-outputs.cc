@@ -160,6 +160,14 @@ void requireAddressStays(const Context &context, const Decision &decision, const
     if (!decision.addresses.contains(output.name) || found == decision.forms.end()) {
         return;
     }
+    for (const FilePatches &settled : found->second.settled) {
+        if (patchesOf(repairs, settled.path) == nullptr) {
+            throw Error(
+                ErrorKind::bug,
+                "the address of output '{}' of '{}' was computed with a repair of '{}' that is not made",
+                output.name, context.drv, escapeForDisplay(settled.path));
+        }
+    }
     for (const FilePatches &repair : repairs) {
         if (fitsAddress(found->second, repair)) {
             continue;

@@ -78,6 +78,8 @@ struct AddressForms {
     /// Makes normal forms of files that hold the output's own path (doc/content-addressed-macho.md), beside
     /// the zeros for that path: hashed, not written. Any at all: the address is one of Firn's own.
     std::vector<FilePatches> normal;
+    /// Where the address does not follow from normal forms nothing of all that is done.
+    bool onlyNormal = false;
 };
 
 /// What rewriting, which knows no format, leaves to those who know one. Called for every output of every kind

@@ -12,62 +12,64 @@ constexpr size_t longestWayShown = 8;
 
 } // namespace
 
+/// One of them, if there is any.
+void WaitGraph::remove(Edges &edges, const Node &from, const Node &to) {
+    auto found = edges.find(from);
+    if (found == edges.end()) {
+        return;
+    }
+    if (auto edge = found->second.find(to); edge != found->second.end()) {
+        found->second.erase(edge);
+    }
+    if (found->second.empty()) {
+        edges.erase(found);
+    }
+}
+
+void WaitGraph::removeAll(Edges &edges, Edges &reversed, const Node &from) {
+    if (auto found = edges.extract(from)) {
+        for (const Node &to : found.mapped()) {
+            remove(reversed, to, from);
+        }
+    }
+}
+
+void WaitGraph::end(const Node &goal) {
+    unfinished_.erase(goal);
+    removeAll(waits_, awaitedBy_, goal);
+    removeAll(awaitedBy_, waits_, goal);
+}
+
 WaitGraph::Wait::Wait(WaitGraph &graph, const Node &waiter, const Node &awaited)
     : graph_(graph), waiter_(waiter), awaited_(awaited) {
-    graph_.waits_[waiter_].insert(awaited_);
+    if (graph_.unfinished_.contains(waiter) && graph_.unfinished_.contains(awaited)) {
+        graph_.waits_[waiter].insert(awaited);
+        graph_.awaitedBy_[awaited].insert(waiter);
+    }
 }
 
 WaitGraph::Wait::~Wait() {
-    auto waits = graph_.waits_.find(waiter_);
-    waits->second.erase(waits->second.find(awaited_));
-    if (waits->second.empty()) {
-        graph_.waits_.erase(waits);
-    }
+    remove(graph_.waits_, waiter_, awaited_);
+    remove(graph_.awaitedBy_, awaited_, waiter_);
 }
 
-/// Both ends included; empty if there is none.
-std::vector<StorePath> WaitGraph::wayTo(const Node &from, const Node &to) const {
-    std::map<Node, const Node *> cameFrom{{from, nullptr}};
-    std::vector<const Node *> pending{&cameFrom.begin()->first};
-    while (!pending.empty() && !cameFrom.contains(to)) {
-        const Node *node = pending.back();
-        pending.pop_back();
-        auto waits = waits_.find(*node);
-        if (waits == waits_.end()) {
-            continue;
-        }
-        for (const Node &next : waits->second) {
-            if (auto [added, isNew] = cameFrom.emplace(next, node); isNew) {
-                pending.push_back(&added->first);
-            }
-        }
-    }
+std::string WaitGraph::describeCircle() const {
     std::vector<StorePath> way;
-    auto end = cameFrom.find(to);
-    for (const Node *node = end == cameFrom.end() ? nullptr : &end->first; node; node = cameFrom.at(*node)) {
+    std::map<Node, size_t> places;
+    const Node *node = &waits_.begin()->first;
+    while (places.emplace(*node, way.size()).second) {
         way.push_back(node->first);
+        node = &*waits_.at(*node).begin();
     }
-    std::ranges::reverse(way);
-    return way;
-}
-
-void WaitGraph::refuseCircle(const Node &waiter, const Node &awaited) const {
-    if (!looking_) {
-        return;
-    }
-    std::vector<StorePath> way = wayTo(awaited, waiter);
-    if (way.empty()) {
-        return;
-    }
+    way.erase(way.begin(), way.begin() + static_cast<std::ptrdiff_t>(places.at(*node)));
+    way.push_back(node->first);
     std::string round;
-    for (size_t i = 0; i < std::min(way.size(), longestWayShown); ++i) {
+    for (size_t i = 1; i < std::min(way.size(), longestWayShown); ++i) {
         round += fmt::format("\n  which needs '{}'", store_.print(way[i]));
     }
-    throw Error(
-        ErrorKind::failure,
-        "cannot build '{}': a derivation that was made for it needs it in turn, so that neither could "
-        "ever be built:{}{}",
-        store_.print(waiter.first), round, way.size() > longestWayShown ? "\n  ..." : "");
+    return fmt::format("cannot build '{}': what it needs needs it in turn, so that neither could ever be "
+                       "built:{}{}",
+                       store_.print(way.front()), round, way.size() > longestWayShown ? "\n  ..." : "");
 }
 
 } // namespace firn

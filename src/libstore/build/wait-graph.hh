@@ -9,9 +9,10 @@
 #include "libstore/build/build-result.hh"
 #include "libstore/model/store-path.hh"
 
-// The hash of a derivation has those of its inputs in it, so no derivation can need itself. Dynamic inputs
-// are another matter: which derivations they are comes out while they are made, and may be one that waits for
-// just that. Nothing would ever end such a wait.
+// The hash of a derivation mostly has those of its inputs in it, so that none can need itself. But the hash
+// of a fixed or an impure one leaves its inputs out, and a builder that makes a derivation can put its own
+// output into that; of dynamic inputs it comes out while they are made which derivations they are. Nothing
+// would ever end the wait of goals that wait for each other.
 
 namespace firn {
 
@@ -22,7 +23,11 @@ class WaitGraph {
 
     explicit WaitGraph(const StoreDir &store) : store_(store) {}
 
-    /// A wait, until it is destroyed; the graph must outlive it.
+    void begin(const Node &goal) { unfinished_.insert(goal); }
+    /// Nobody waits for it any more, nor does it.
+    void end(const Node &goal);
+
+    /// A wait, until it is destroyed or either of the two ends; the graph must outlive it.
     class Wait {
       public:
         Wait(WaitGraph &graph, const Node &waiter, const Node &awaited);
@@ -35,17 +40,20 @@ class WaitGraph {
         Node waiter_, awaited_;
     };
 
-    /// From now on circles are possible, and looked for.
-    void expectCircles() { looking_ = true; }
-    /// Throws Error(failure) with the way round if the wait would close a circle.
-    void refuseCircle(const Node &waiter, const Node &awaited) const;
+    /// Every goal waits for another one, so that there is a circle of them. (Where there is one, everything
+    /// else comes to its end some time.)
+    bool isStuck() const { return !unfinished_.empty() && waits_.size() == unfinished_.size(); }
+    /// For an error; only if stuck.
+    std::string describeCircle() const;
 
   private:
-    std::vector<StorePath> wayTo(const Node &from, const Node &to) const;
+    using Edges = std::map<Node, std::multiset<Node>>;
+    static void remove(Edges &edges, const Node &from, const Node &to);
+    static void removeAll(Edges &edges, Edges &reversed, const Node &from);
 
     const StoreDir &store_;
-    std::map<Node, std::multiset<Node>> waits_;
-    bool looking_ = false;
+    std::set<Node> unfinished_;
+    Edges waits_, awaitedBy_; ///< among those
 };
 
 } // namespace firn

@@ -84,19 +84,33 @@ Task<> BuildWorker::awaitGoal(std::shared_ptr<DerivationGoal> goal, std::optiona
         co_await goal->done().wait();
         co_return;
     }
-    GoalKey awaited(goal->drvPath(), goal->mode());
-    if (!goal->done().isSet()) {
-        waits_.refuseCircle(*waiter, awaited);
-    }
-    WaitGraph::Wait wait(waits_, *waiter, awaited);
+    WaitGraph::Wait wait(waits_, *waiter, GoalKey(goal->drvPath(), goal->mode()));
+    endIfStuck();
     co_await goal->done().wait();
+}
+
+Task<> BuildWorker::runGoal(GoalKey key, std::shared_ptr<DerivationGoal> goal) {
+    co_await goal->run();
+    waits_.end(key);
+    endIfStuck();
+}
+
+/// Goals that wait for each other would do so for ever.
+void BuildWorker::endIfStuck() {
+    if (waits_.isStuck()) {
+        loop.spawn([circle = waits_.describeCircle()] { return fail(circle); });
+    }
+}
+
+Task<> BuildWorker::fail(std::string message) {
+    throw Error(ErrorKind::failure, "{}", message);
+    co_return;
 }
 
 Task<StorePath> BuildWorker::makeDerivation(StorePath drvPath, std::vector<std::string> through,
                                             std::optional<WaitGraph::Node> waiter) {
     if (!through.empty()) {
         requireFeature(context.settings, "dynamic-derivations");
-        waits_.expectCircles();
     }
     for (const std::string &name : through) {
         BuildRequest request{.drvPath = drvPath, .outputs = {name}, .isDependency = true, .waiter = waiter};
@@ -137,7 +151,8 @@ void BuildWorker::addGoal(std::shared_ptr<DerivationGoal> goal) {
 
 void BuildWorker::start(const GoalKey &key, std::shared_ptr<DerivationGoal> goal) {
     goals_.insert_or_assign(key, goal);
-    loop.spawn([goal] { return goal->run(); });
+    waits_.begin(key);
+    loop.spawn([this, key, goal] { return runGoal(key, goal); });
 }
 
 void BuildWorker::run() {

@@ -88,6 +88,9 @@ class BuildWorker {
   private:
     using GoalKey = WaitGraph::Node;
     void start(const GoalKey &key, std::shared_ptr<DerivationGoal> goal);
+    Task<> runGoal(GoalKey key, std::shared_ptr<DerivationGoal> goal);
+    void endIfStuck();
+    static Task<> fail(std::string message);
     Task<> awaitGoal(std::shared_ptr<DerivationGoal> goal, std::optional<WaitGraph::Node> waiter);
     StorePath madeDerivation(const StorePath &drvPath, const std::string &name, const BuildResult &result);
 

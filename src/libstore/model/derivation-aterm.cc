@@ -22,6 +22,8 @@ namespace {
 constexpr size_t maxTextSize = size_t(64) << 20;
 /// Each stands for a chain of names; Nix has no limit.
 constexpr size_t maxDynamicNodes = 1 << 16;
+/// Of the chains of names that lead to all of them, each written out: how they are asked for.
+constexpr size_t maxDynamicBytes = 4 << 20;
 constexpr std::string_view classicHead = "Derive(";
 constexpr std::string_view dynamicHead = "DrvWithVersion(\"xp-dyn-drv\",";
 
@@ -124,14 +126,18 @@ class DerivationParser {
     void output();
     void inputDerivation();
     void dynamicNode(InputDerivation &root);
-    InputDerivation &dynamicChild(InputDerivation &parent);
+    struct DynamicNode {
+        InputDerivation *input;
+        size_t way; ///< bytes of the chain of names that leads to it
+    };
+    DynamicNode dynamicChild(const DynamicNode &parent);
     StringSet outputNames();
     void environmentVariable();
 
     const StoreDir &store_;
     AtermReader reader_;
     bool dynamic_ = false;
-    size_t dynamicNodes_ = 0;
+    size_t dynamicNodes_ = 0, dynamicBytes_ = 0;
     Derivation drv_;
 };
 
@@ -202,18 +208,18 @@ void DerivationParser::inputDerivation() {
 
 /// `open` are the nodes whose list of children is being read, outermost first.
 void DerivationParser::dynamicNode(InputDerivation &root) {
-    std::vector<InputDerivation *> open;
-    InputDerivation *node = &root;
+    std::vector<DynamicNode> open;
+    DynamicNode node{&root, 0};
     for (;;) {
         bool isPair = reader_.consume("(");
-        node->outputs = outputNames();
+        node.input->outputs = outputNames();
         if (isPair) {
             reader_.expect(",[");
             if (open.size() == maxDynamicDepth) {
                 reader_.fail("outputs of outputs are nested too deeply");
             }
             open.push_back(node);
-            node = &dynamicChild(*node);
+            node = dynamicChild(node);
             continue;
         }
         for (;;) { // a node was complete: so may be those around it
@@ -222,7 +228,7 @@ void DerivationParser::dynamicNode(InputDerivation &root) {
             }
             reader_.expect(")");
             if (reader_.consume(",")) {
-                node = &dynamicChild(*open.back());
+                node = dynamicChild(open.back());
                 break;
             }
             reader_.expect("])");
@@ -231,18 +237,20 @@ void DerivationParser::dynamicNode(InputDerivation &root) {
     }
 }
 
-InputDerivation &DerivationParser::dynamicChild(InputDerivation &parent) {
+DerivationParser::DynamicNode DerivationParser::dynamicChild(const DynamicNode &parent) {
     reader_.expect("(");
-    if (++dynamicNodes_ > maxDynamicNodes) {
-        reader_.fail("too many outputs are wanted of outputs");
-    }
-    auto [child, isNew] = parent.dynamic.try_emplace(reader_.string());
+    auto [child, isNew] = parent.input->dynamic.try_emplace(reader_.string());
     if (!isNew) {
         reader_.fail("an output is there twice");
     }
     checkStorePathName(child->first);
+    size_t way = parent.way + sizeof child->first + child->first.size();
+    dynamicBytes_ += way;
+    if (++dynamicNodes_ > maxDynamicNodes || dynamicBytes_ > maxDynamicBytes) {
+        reader_.fail("too many outputs are wanted of outputs");
+    }
     reader_.expect(",");
-    return child->second;
+    return {&child->second, way};
 }
 
 StringSet DerivationParser::outputNames() {
