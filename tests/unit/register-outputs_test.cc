@@ -754,6 +754,7 @@ TEST_F(RegisterOutputs, ACheckTellsDamageFromABuildThatDoesNotRepeat) {
         << message;
     EXPECT_TRUE(report_.deterministic() && report_.damaged());
     EXPECT_EQ(report_.outputs.at(0).kept, "");
+    ASSERT_EQ(chmod((scratchOf() / "file").c_str(), 0644), 0);
     write(scratchOf() / "file", "different");
     message = failure(BuildResult::Status::notDeterministic);
     EXPECT_NE(message.find("cannot be told what was damaged"), std::string::npos) << message;
