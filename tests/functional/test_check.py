@@ -203,7 +203,10 @@ def test_an_output_that_cannot_be_read_any_more_is_told_to_be_damaged(world):
         f"output '{out}' of derivation '{drv}' is damaged", "cannot be compared: 'two' is neither a regular file nor a directory nor a symlink")
     found = report(world, drv)["outputs"]["out"]
     assert found["damaged"] is True and found["verdict"] == "same" and "'two'" in found["unreadable"]
-    world.run("nix-store", "--delete", out).ok()
+    # As the message says.
+    world.build(expression, "--repair").ok()
+    assert (out / "two").read_text() == "two\n"
+    world.build(expression, "--check").ok()
 
 
 

@@ -46,8 +46,17 @@ bool contentsAreGood(LocalStore &store, const StorePath &path) {
     if (!info || !existsAt(store.storeFd(), path.baseName())) {
         return false;
     }
-    HashAndSize actual = hashNar(store.storeFd(), path.baseName(), info->narHash.algorithm());
-    return actual.hash == info->narHash;
+    try {
+        HashAndSize actual = hashNar(store.storeFd(), path.baseName(), info->narHash.algorithm());
+        return actual.hash == info->narHash;
+    } catch (const SysError &) {
+        return false; // nobody can read it
+    } catch (const Error &error) {
+        if (error.kind() != ErrorKind::badInput) {
+            throw;
+        }
+        return false; // of a type that no archive holds
+    }
 }
 
 /// Nobody waits for a slot while holding an output lock, nor for a lock while holding a slot.
