@@ -156,7 +156,7 @@ def test_the_environment_of_an_unsandboxed_builder_is_nix_s(world):
     world.conf["sandbox"] = "false"
     found = environment_of(world)
     top = found["NIX_BUILD_TOP"]
-    assert re.search(r"/nix-build-env\.drv-0(/build)?$|/(nix-)?\d+-\d+(/b|/build)?$", top), top
+    assert re.search(r"/nix-build-env\.drv-0(/build)?$|/(nix-)?\d+-\d+(/b|/o/b|/build)?$", top), top
     for name in ("TMPDIR", "TEMPDIR", "TMP", "TEMP", "PWD"):
         assert found[name] == top
     assert found["HOME"] == "/homeless-shelter" and found["PATH"] == "/usr/bin:/bin" and found["NIX_STORE"] == str(world.store)
