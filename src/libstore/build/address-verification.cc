@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include "libstore/build/byte-patches.hh"
 #include "libstore/build/helper-program.hh"
 #include "libstore/build/output-address.hh"
 #include "libstore/build/output-scan.hh"
@@ -24,20 +25,9 @@ std::vector<uint64_t> offsetsOf(const TouchedNode &touched) {
     return offsets;
 }
 
-bool holds(int file, const std::vector<BytePatch> &patches) {
-    for (const BytePatch &patch : patches) {
-        std::string there(patch.bytes.size(), '\0');
-        readFullAt(file, patch.offset, there.data(), there.size());
-        if (there != patch.bytes) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /// Looks at the files that hold the path, and keeps what makes their normal forms. Tree, scan and jail must
 /// outlive it.
-class FormReader : public OutputVisitor {
+class FormReader {
   public:
     FormReader(const OutputTree &tree, const ScanResult &scan, std::string_view selfPart, MachoJail &jail)
         : tree_(tree), selfPart_(selfPart), jail_(jail) {
@@ -48,14 +38,13 @@ class FormReader : public OutputVisitor {
         }
     }
 
-    void enterDirectory(int, uint32_t) override {}
-    void leaveDirectory(int, uint32_t) override {}
-    void symlink(int, uint32_t) override {}
-    void file(int dir, uint32_t node) override {
-        if (auto found = wanted_.find(node); found != wanted_.end()) {
-            throwIfInterrupted();
-            look(openFileAt(dir, tree_.nodes[node].name).get(), *found->second);
-        }
+    void read(int dir) {
+        visitFiles(dir, tree_, [this](int parent, uint32_t node) {
+            if (auto found = wanted_.find(node); found != wanted_.end()) {
+                throwIfInterrupted();
+                look(openFileAt(parent, tree_.nodes[node].name).get(), *found->second);
+            }
+        });
     }
 
     std::vector<NodePatches> normal;
@@ -73,11 +62,8 @@ class FormReader : public OutputVisitor {
             return;
         }
         allFinal = allFinal && holds(file, final.patches);
-        std::vector<Patch> patches;
-        for (BytePatch &patch : ask(jail::Kind::normalForm, file, touched).patches) {
-            patches.push_back({Patch::Place::contents, patch.offset, std::move(patch.bytes)});
-        }
-        normal.push_back({touched.node, std::move(patches), {}, {}, false});
+        jail::Form form = ask(jail::Kind::normalForm, file, touched);
+        normal.push_back({touched.node, asPatches(std::move(form.patches)), {}, {}, false});
     }
 
     jail::Form ask(jail::Kind kind, int file, const TouchedNode &touched) {
@@ -114,7 +100,7 @@ class AddressVerification {
         options.rewritable = rewrites_.rewritable;
         ScanResult scan = scanOutput(addressed_.dir, tree_, options);
         FormReader forms(tree_, scan, selfPart_, jail_);
-        walkOutput(addressed_.dir, tree_, forms);
+        forms.read(addressed_.dir);
         if (!forms.normal.empty() && forms.allFinal &&
             fits(hash(forms.normal, normalFormMark).zerosThenOffsets())) {
             return AddressRule::normalForm;

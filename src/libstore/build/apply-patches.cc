@@ -39,7 +39,7 @@ class Applier : public PatchedNarWriter {
         }
     }
     Renames renamesIn(uint32_t directory) const;
-    void checkCollisions(uint32_t directory) const;
+    void checkCollisions(uint32_t directory);
     void rename(int self, const Renames &renames);
 
     OutputTree &changing_; ///< the writer's
@@ -111,11 +111,10 @@ Applier::Renames Applier::renamesIn(uint32_t directory) const {
     return renames;
 }
 
-void Applier::checkCollisions(uint32_t directory) const {
+void Applier::checkCollisions(uint32_t directory) {
     std::set<std::string> names;
     for (uint32_t child : tree_.nodes[directory].children) {
-        auto found = names_.find(child);
-        const std::string &name = found == names_.end() ? tree_.nodes[child].name : found->second;
+        std::string name = archivedName(child);
         if (!names.insert(name).second) {
             throw Error(ErrorKind::refused,
                         "after rewriting store paths, two entries of '{}' are called '{}'",

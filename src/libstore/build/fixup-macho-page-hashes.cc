@@ -8,12 +8,12 @@
 #include <unistd.h>
 
 #include "libstore/build/bundle-seals.hh"
+#include "libstore/build/byte-patches.hh"
 #include "libstore/build/new-output.hh"
 #include "libstore/build/output-copy.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 #include "libutil/interrupt.hh"
-#include "libutil/positioned-io.hh"
 
 namespace firn {
 
@@ -94,26 +94,6 @@ std::string describeFinding(const MachoFinding &finding) {
 using Changes = std::map<uint32_t, const NodePatches *>; ///< by number of the node
 using OnFile = std::function<void(const NodePatches &change, int file)>;
 
-class FileOpener : public OutputVisitor {
-  public:
-    FileOpener(const OutputTree &tree, const Changes &wanted, const OnFile &onFile)
-        : tree_(tree), wanted_(wanted), onFile_(onFile) {}
-    void enterDirectory(int, uint32_t) override {}
-    void leaveDirectory(int, uint32_t) override {}
-    void symlink(int, uint32_t) override {}
-    void file(int dir, uint32_t node) override {
-        if (auto found = wanted_.find(node); found != wanted_.end()) {
-            throwIfInterrupted();
-            onFile_(*found->second, openFileAt(dir, tree_.nodes[node].name).get());
-        }
-    }
-
-  private:
-    const OutputTree &tree_;
-    const Changes &wanted_;
-    const OnFile &onFile_;
-};
-
 Changes touchedContents(const OutputRewrite &output) {
     Changes touched;
     for (const NodePatches &change : output.changes) {
@@ -124,20 +104,15 @@ Changes touchedContents(const OutputRewrite &output) {
     return touched;
 }
 
-std::vector<Patch> asPatches(std::vector<BytePatch> bytes) {
-    std::vector<Patch> patches;
-    patches.reserve(bytes.size());
-    for (BytePatch &patch : bytes) {
-        patches.push_back({Patch::Place::contents, patch.offset, std::move(patch.bytes)});
-    }
-    return patches;
-}
-
 /// Opens the files of these changes, in the order of the archive.
 void visit(const OutputRewrite &output, const Changes &wanted, const OnFile &onFile) {
     if (!wanted.empty()) {
-        FileOpener opener(output.tree, wanted, onFile);
-        walkOutput(output.dir, output.tree, opener);
+        visitFiles(output.dir, output.tree, [&](int dir, uint32_t node) {
+            if (auto found = wanted.find(node); found != wanted.end()) {
+                throwIfInterrupted();
+                onFile(*found->second, openFileAt(dir, output.tree.nodes[node].name).get());
+            }
+        });
     }
 }
 
@@ -557,13 +532,7 @@ void MachoPageHashFixup::logForms(const OutputRewrite &output) {
 void MachoPageHashFixup::verifyFinalForm(const OutputRewrite &output, const NodePatches &change, int file) {
     NodePatches asItIs{change.node, {}, {}, {}, false};
     jail::Form form = askForForm(jail::Kind::finalForm, output, asItIs, {}, finalPart(output), file);
-    bool isFinal = !form.patches.empty();
-    for (const BytePatch &patch : form.patches) {
-        std::string there(patch.bytes.size(), '\0');
-        readFullAt(file, patch.offset, there.data(), there.size());
-        isFinal = isFinal && there == patch.bytes;
-    }
-    if (!isFinal) {
+    if (form.patches.empty() || !holds(file, form.patches)) {
         fail(output, change, "after it was written, it is not in its final form");
     }
 }

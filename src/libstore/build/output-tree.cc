@@ -379,4 +379,25 @@ void walkOutput(int dir, const OutputTree &tree, OutputVisitor &visitor) {
     Walker(dir, tree, visitor).walk();
 }
 
+namespace {
+
+class FileVisitor : public OutputVisitor {
+  public:
+    explicit FileVisitor(const std::function<void(int dir, uint32_t node)> &onFile) : onFile_(onFile) {}
+    void enterDirectory(int, uint32_t) override {}
+    void leaveDirectory(int, uint32_t) override {}
+    void symlink(int, uint32_t) override {}
+    void file(int dir, uint32_t node) override { onFile_(dir, node); }
+
+  private:
+    const std::function<void(int dir, uint32_t node)> &onFile_;
+};
+
+} // namespace
+
+void visitFiles(int dir, const OutputTree &tree, const std::function<void(int dir, uint32_t node)> &onFile) {
+    FileVisitor visitor(onFile);
+    walkOutput(dir, tree, visitor);
+}
+
 } // namespace firn

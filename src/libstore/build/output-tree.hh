@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -91,5 +92,8 @@ class OutputVisitor {
 /// Goes through the tree below `dir`; directories are opened relative to each other. The visitor may rename
 /// the children of a directory in leaveDirectory().
 void walkOutput(int dir, const OutputTree &tree, OutputVisitor &visitor);
+
+/// Calls it for every regular file, in the order of an archive. `dir` as for the visitor.
+void visitFiles(int dir, const OutputTree &tree, const std::function<void(int dir, uint32_t node)> &onFile);
 
 } // namespace firn

@@ -207,42 +207,32 @@ void apply(const Context &context, const Rewrites &rewrites, NewOutputs &outputs
 }
 
 /// Looks at the new files as they are on disk.
-class Verifier : public OutputVisitor {
-  public:
-    explicit Verifier(const NewOutput &output) : tree_(output.tree) {
-        for (const NodePatches &change : output.changes) {
-            if (change.changesContents()) {
-                written_.insert(change.node);
-            }
+void requireSameSizes(const Context &context, const NewOutput &output) {
+    std::set<uint32_t> written;
+    for (const NodePatches &change : output.changes) {
+        if (change.changesContents()) {
+            written.insert(change.node);
         }
     }
-    void enterDirectory(int, uint32_t) override {}
-    void leaveDirectory(int, uint32_t) override {}
-    void symlink(int, uint32_t) override {}
-    void file(int dir, uint32_t node) override {
-        const OutputNode &file = tree_.nodes[node];
+    visitFiles(context.request.scratchDir, output.tree, [&](int dir, uint32_t node) {
+        const OutputNode &file = output.tree.nodes[node];
         struct stat st;
-        if (!written_.contains(node)) {
+        if (!written.contains(node)) {
             return;
         }
         if (!statAt(dir, file.name, st) || !S_ISREG(st.st_mode) || st.st_nlink != 1 ||
             static_cast<uint64_t>(st.st_size) != file.size) {
             throw Error(ErrorKind::bug, "rewriting store paths in '{}' has changed its size",
-                        escapeForDisplay(tree_.pathOf(node)));
+                        escapeForDisplay(output.tree.pathOf(node)));
         }
-    }
-
-  private:
-    const OutputTree &tree_;
-    std::set<uint32_t> written_;
-};
+    });
+}
 
 void verify(const Context &context, const Decision &decision, OutputRepair &repair,
             const NewOutputs &outputs) {
     for (const NewOutput &output : outputs) {
         if (!output.changes.empty()) {
-            Verifier verifier(output);
-            walkOutput(context.request.scratchDir, output.tree, verifier);
+            requireSameSizes(context, output);
             repair.verify(rewriteOf(context, decision, output));
         }
     }
