@@ -4,6 +4,7 @@
 #include <sys/xattr.h>
 
 #include "libstore/build/store-leftovers.hh"
+#include "libstore/db/store-database.hh"
 
 namespace firn {
 
@@ -150,6 +151,34 @@ TEST_F(LocalStoreTest, ReferencesAreQueriedBothWays) {
     EXPECT_FALSE(onDisk(c));
     EXPECT_FALSE(open().isValidPath(c));
     expectStockIsContent();
+}
+
+TEST_F(LocalStoreTest, ClosureOfWhatIsNotValidIsRefusedAndTheStoreStaysUsable) {
+    auto a = addText("a", "a").path;
+    auto gone = addText("gone", "gone").path;
+    open().invalidatePath(gone);
+    EXPECT_THROW(open().computeClosure({a, gone}), Error);
+    auto b = addText("b", print(a), {a}).path;
+    EXPECT_EQ(open().computeClosure({b}), (StorePathSet{a, b}));
+    EXPECT_EQ(open().queryValidPaths({a, b, gone}), (StorePathSet{a, b}));
+    expectStockIsContent();
+}
+
+TEST_F(LocalStoreTest, SnapshotOfTheDatabaseStaysAsItBegan) {
+    auto a = addText("a", "a").path;
+    StoreDatabase database(locations.stateDir / "db", locations.storeDir, {}, logger);
+    StorePath later(std::string(20, 'x'), "later");
+    database.snapshot([&] {
+        EXPECT_TRUE(database.isValid(a));
+        later = addText("later", "later").path; // over the store's own connection
+        EXPECT_FALSE(database.isValid(later));
+        database.snapshot([&] { EXPECT_FALSE(database.isValid(later)); });
+        EXPECT_FALSE(database.isValid(later));
+    });
+    EXPECT_TRUE(database.isValid(later));
+    EXPECT_THROW(database.snapshot([] { throw Error(ErrorKind::failure, "on the way"); }), Error);
+    database.transaction([&] { database.snapshot([&] { database.remove(later); }); });
+    EXPECT_FALSE(database.isValid(later));
 }
 
 TEST_F(LocalStoreTest, RegisteringACycleIsRefusedAndLeavesNothing) {

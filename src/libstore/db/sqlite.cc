@@ -48,6 +48,12 @@ std::string_view advice(int status) {
     }
 }
 
+/// Short and random, so that two processes in step do not stay in step.
+void pauseBriefly() {
+    static thread_local std::minstd_rand random(std::random_device{}());
+    std::this_thread::sleep_for(std::chrono::milliseconds(20 + random() % 100));
+}
+
 } // namespace
 
 Database::Database(const std::filesystem::path &path, bool create) : path_(path) {
@@ -79,6 +85,10 @@ int64_t Database::lastInsertId() const {
 
 uint64_t Database::changes() const {
     return static_cast<uint64_t>(sqlite3_changes(handle_));
+}
+
+bool Database::inTransaction() const {
+    return sqlite3_get_autocommit(handle_) == 0;
 }
 
 void Database::fail(std::string_view statement) const {
@@ -147,8 +157,8 @@ int64_t Rows::integer(int column) const {
     return sqlite3_column_int64(statement_.statement_, column);
 }
 
-Transaction::Transaction(Database &database) : database_(database) {
-    database_.execute("begin immediate");
+Transaction::Transaction(Database &database, Kind kind) : database_(database) {
+    database_.execute(kind == Kind::writing ? "begin immediate" : "begin");
 }
 
 Transaction::~Transaction() {
@@ -166,7 +176,6 @@ void Transaction::commit() {
 void retryWhileBusy(Logger &logger, const std::function<void()> &action) {
     using Clock = std::chrono::steady_clock;
     auto nextWarning = Clock::now();
-    std::minstd_rand random(std::random_device{}());
     while (true) {
         try {
             action();
@@ -177,8 +186,7 @@ void retryWhileBusy(Logger &logger, const std::function<void()> &action) {
                 nextWarning = Clock::now() + std::chrono::seconds(10);
             }
         }
-        // A short random pause, so that two processes in step do not stay in step.
-        std::this_thread::sleep_for(std::chrono::milliseconds(20 + random() % 100));
+        pauseBriefly();
     }
 }
 

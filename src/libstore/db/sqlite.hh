@@ -38,6 +38,7 @@ class Database {
     void execute(const std::string &sql);
     int64_t lastInsertId() const;
     uint64_t changes() const;
+    bool inTransaction() const;
     const std::filesystem::path &path() const { return path_; }
     sqlite3 *handle() const { return handle_; }
     /// Throws what the connection's last error means; `statement` goes into the message.
@@ -100,11 +101,14 @@ class Statement {
     sqlite3_stmt *statement_ = nullptr;
 };
 
-/// "begin immediate" … commit(); rolled back by the destructor. Immediate, since a transaction that reads
-/// first and writes later can be refused in WAL mode when another process wrote in between.
+/// "begin …" … commit(); rolled back by the destructor. One that will write begins `immediate`, since a
+/// transaction that reads first and writes later can be refused in WAL mode when another process wrote in
+/// between. One that only reads sees everything as at its first query, and takes SQLite's locks once instead
+/// of once for each query.
 class Transaction {
   public:
-    explicit Transaction(Database &database);
+    enum class Kind { writing, reading };
+    explicit Transaction(Database &database, Kind kind = Kind::writing);
     ~Transaction();
     Transaction(const Transaction &) = delete;
     Transaction &operator=(const Transaction &) = delete;

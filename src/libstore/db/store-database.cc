@@ -503,6 +503,16 @@ void StoreDatabase::transaction(const std::function<void()> &action) {
     });
 }
 
+void StoreDatabase::snapshot(const std::function<void()> &action) {
+    if (impl_->database.inTransaction()) {
+        action();
+        return;
+    }
+    Transaction transaction(impl_->database, Transaction::Kind::reading);
+    action();
+    transaction.commit();
+}
+
 namespace {
 
 std::optional<std::string> nullIfEmpty(std::string text) {

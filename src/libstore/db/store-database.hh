@@ -57,6 +57,10 @@ class StoreDatabase {
     /// rolls back.
     void transaction(const std::function<void()> &action);
 
+    /// Runs `action`, whose queries all see the database as at one moment. Cheaper than the same queries by
+    /// themselves. May be nested, in transaction() too.
+    void snapshot(const std::function<void()> &action);
+
     // The following are meant for use inside transaction().
     /// New row, or new hash, size, signatures, address and references of an existing one.
     void putPath(const PathInfo &info);

@@ -183,11 +183,13 @@ StorePathSet LocalStore::queryAllValidPaths() {
 
 StorePathSet LocalStore::queryValidPaths(const StorePathSet &paths) {
     StorePathSet valid;
-    for (auto &path : paths) {
-        if (impl_->database.isValid(path)) {
-            valid.insert(path);
+    impl_->database.snapshot([&] {
+        for (auto &path : paths) {
+            if (impl_->database.isValid(path)) {
+                valid.insert(path);
+            }
         }
-    }
+    });
     return valid;
 }
 
@@ -223,26 +225,32 @@ LocalStore::queryDerivationOutputMap(const StorePath &drvPath) {
 StorePathSet LocalStore::computeClosure(const StorePathSet &paths) {
     StorePathSet closure;
     std::vector<StorePath> pending(paths.begin(), paths.end());
-    while (!pending.empty()) {
-        auto path = std::move(pending.back());
-        pending.pop_back();
-        if (!closure.insert(path).second) {
-            continue;
-        }
-        for (auto &reference : queryPathInfo(path).references) {
-            if (!closure.contains(reference)) {
-                pending.push_back(reference);
+    impl_->database.snapshot([&] {
+        while (!pending.empty()) {
+            auto path = std::move(pending.back());
+            pending.pop_back();
+            if (!closure.insert(path).second) {
+                continue;
+            }
+            for (auto &reference : queryPathInfo(path).references) {
+                if (!closure.contains(reference)) {
+                    pending.push_back(reference);
+                }
             }
         }
-    }
+    });
     return closure;
 }
 
 std::vector<StorePath> LocalStore::topologicallySorted(const StorePathSet &paths) {
-    return sortByReferences(paths, [this](const StorePath &path) {
-        auto info = tryQueryPathInfo(path);
-        return info ? info->references : StorePathSet();
+    std::vector<StorePath> sorted;
+    impl_->database.snapshot([&] {
+        sorted = sortByReferences(paths, [this](const StorePath &path) {
+            auto info = tryQueryPathInfo(path);
+            return info ? info->references : StorePathSet();
+        });
     });
+    return sorted;
 }
 
 std::vector<StorePath>
