@@ -33,6 +33,16 @@ TEST(EventLoop, runsUntilEverybodyIsDoneAndThrowsTheFirstFailure) {
     EXPECT_THROW(loop.run(), Error);
 }
 
+TEST(PollTimes, lieFurtherApartUpToALimit) {
+    PollTimes polls(10s, 35s);
+    Clock::time_point begin = Clock::now();
+    for (auto pause : {10s, 20s, 35s, 35s}) {
+        Clock::time_point next = polls.next();
+        EXPECT_GE(next, begin + pause);
+        EXPECT_LE(next, Clock::now() + pause);
+    }
+}
+
 TEST(EventLoop, endsEveryWaitWhenStopped) {
     EventLoop loop;
     Event never(loop);

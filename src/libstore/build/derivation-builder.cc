@@ -43,8 +43,9 @@ namespace {
 
 using Status = BuildResult::Status;
 
-constexpr auto firstUserPoll = std::chrono::milliseconds(10);
-constexpr auto longestUserPoll = std::chrono::milliseconds(500);
+/// Of build users and locks.
+constexpr auto firstPoll = std::chrono::milliseconds(10);
+constexpr auto longestPoll = std::chrono::milliseconds(500);
 /// What a build takes, and what the end of one may take for a moment: with that many free when one begins,
 /// all that have begun come to their ends.
 constexpr size_t descriptorsOfBuild = 64;
@@ -158,15 +159,14 @@ Task<> DerivationBuilder::Impl::leaseUser() {
         co_return;
     }
     BuildUserPool pool(store.locations().stateDir, settings.buildUsersGroup, sandboxInitProgram());
-    for (Clock::duration pause = firstUserPoll;;
-         pause = std::min<Clock::duration>(pause * 2, longestUserPoll)) {
+    for (PollTimes polls(firstPoll, longestPoll);;) {
         if (std::optional<BuildUser> leased = pool.acquire()) {
             user.emplace(std::move(*leased));
             builderUid = user->uid();
             co_return;
         }
-        Clock::time_point deadline = Clock::now() + pause;
-        co_await worker.loop.sleepUntil(deadline);
+        Clock::time_point next = polls.next();
+        co_await worker.loop.sleepUntil(next);
     }
 }
 
@@ -521,8 +521,7 @@ OutputCheckOptions DerivationBuilder::Impl::checkOptions() const {
 Task<PathLocks> DerivationBuilder::Impl::lockComputed(const StorePathSet &paths) {
     std::set<std::string> names = lockNames(paths);
     std::unique_ptr<Activity> waiting;
-    for (Clock::duration pause = firstUserPoll;;
-         pause = std::min<Clock::duration>(pause * 2, longestUserPoll)) {
+    for (PollTimes polls(firstPoll, longestPoll);;) {
         if (std::optional<PathLocks> locks = PathLocks::tryLock(store.storeFd(), names)) {
             locks->setDeletion(true);
             co_return std::move(*locks);
@@ -535,7 +534,7 @@ Task<PathLocks> DerivationBuilder::Impl::lockComputed(const StorePathSet &paths)
         if (Clock::now() >= watch->deadline()) {
             watch->failTimedOut();
         }
-        Clock::time_point next = std::min(Clock::now() + pause, watch->deadline());
+        Clock::time_point next = std::min(polls.next(), watch->deadline());
         co_await worker.loop.sleepUntil(next);
     }
 }

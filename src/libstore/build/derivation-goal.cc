@@ -63,8 +63,7 @@ bool contentsAreGood(LocalStore &store, const StorePath &path) {
 Task<Turn> awaitTurn(BuildWorker &worker, const BuildPlan &plan) {
     std::set<std::string> names = lockNames(plan);
     std::unique_ptr<Activity> waiting;
-    Clock::duration pause = firstLockPoll;
-    for (;;) {
+    for (PollTimes polls(firstLockPoll, longestLockPoll);;) {
         std::optional<BuildPermit> permit(co_await worker.acquirePermit());
         if (std::optional<PathLocks> locks = PathLocks::tryLock(worker.store.storeFd(), names)) {
             co_return Turn{std::move(*permit), std::move(*locks)};
@@ -73,9 +72,8 @@ Task<Turn> awaitTurn(BuildWorker &worker, const BuildPlan &plan) {
         if (!waiting) {
             waiting = worker.showLockWait(plan.drvPath);
         }
-        Clock::time_point deadline = Clock::now() + pause;
-        co_await worker.loop.sleepUntil(deadline);
-        pause = std::min<Clock::duration>(pause * 2, longestLockPoll);
+        Clock::time_point next = polls.next();
+        co_await worker.loop.sleepUntil(next);
     }
 }
 

@@ -1,5 +1,7 @@
 #include "libstore/build/event-loop.hh"
 
+#include <algorithm>
+
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
@@ -14,6 +16,12 @@ namespace firn {
 namespace asio = boost::asio;
 
 // ---- the loop
+
+Clock::time_point PollTimes::next() {
+    Clock::time_point when = Clock::now() + pause_;
+    pause_ = std::min(pause_ * 2, longest_);
+    return when;
+}
 
 void EventLoop::spawn(std::function<Task<>()> coroutine) {
     // Through the queue, so that a chain of goals that start one another does not nest.

@@ -29,6 +29,17 @@ using Task = boost::asio::awaitable<T>;
 
 using Clock = std::chrono::steady_clock;
 
+/// When to try again what tells nobody that it has changed (another process's lock): after `first`, then
+/// after pauses each twice as long as the one before, up to `longest`.
+class PollTimes {
+  public:
+    PollTimes(Clock::duration first, Clock::duration longest) : pause_(first), longest_(longest) {}
+    Clock::time_point next();
+
+  private:
+    Clock::duration pause_, longest_;
+};
+
 class EventLoop {
   public:
     EventLoop() = default;

@@ -178,14 +178,12 @@ void BuildWorker::endUnlessKeepGoing(const BuildResult &result) {
 /// have jobs.
 Task<BuildPermit> BuildWorker::acquirePermit() {
     Semaphore::Permit job = co_await jobs_.acquire();
-    Clock::duration pause = firstPoll;
-    for (;;) {
+    for (PollTimes polls(firstPoll, longestPoll);;) {
         if (std::optional<SlotLease> slot = slots_.tryAcquire()) {
             co_return BuildPermit{std::move(job), std::move(*slot)};
         }
-        Clock::time_point deadline = Clock::now() + pause;
-        co_await loop.sleepUntil(deadline);
-        pause = std::min<Clock::duration>(pause * 2, longestPoll);
+        Clock::time_point next = polls.next();
+        co_await loop.sleepUntil(next);
     }
 }
 
