@@ -228,6 +228,18 @@ def damage(path, data):
     path.chmod(0o444)
 
 
+def test_a_file_with_the_length_of_before_is_found_by_its_time(world):
+    expression = 'sh "many" "mkdir $out; echo one > $out/one; echo two > $out/two" {}'
+    out = world.output(expression)
+    world.build(expression, "--check").ok()
+    for path, data in ((out / "one", "ONE\n"), (out / "two", "TWO\n")):
+        damage(path, data)
+    os.utime(out / "two", (1, 1))  # which is read all the same, since the other one tells
+    world.build(expression, "--check").fails(1).says("damaged since it was registered, 2 with other contents")
+    world.build(expression, "--repair").ok()
+    world.build(expression, "--check").ok()
+
+
 @pytest.mark.every_client
 @SANDBOXES
 def test_damaged_files_are_named_where_the_build_repeats(world, sandbox):
@@ -236,19 +248,20 @@ def test_damaged_files_are_named_where_the_build_repeats(world, sandbox):
     drv, = world.instantiate(expression)
     out = world.output(expression)
     damage(out / "share/file", "wrong, and longer")
+    damage(out / "other", "OTHER\n")
     out.chmod(0o755)
     (out / "link").unlink()
     (out / "added").write_text("")
     out.chmod(0o555)
     world.build(expression, "--check", "-K").fails(1).says(
         f"output '{out}' of derivation '{drv}' is damaged: what is in the store is not what was registered. The build itself repeats",
-        f"output 'out' ('{out}'): damaged since it was registered, 1 with other contents, 1 missing, 1 new",
-        "added: new (regular file)", "link: missing now (symlink)",
+        f"output 'out' ('{out}'): damaged since it was registered, 2 with other contents, 1 missing, 1 new",
+        "added: new (regular file)", "link: missing now (symlink)", "other: contents differ (5 bytes, the first at offset 0)",
         "share/file: contents differ (17 bytes, the first at offset 0; 6 bytes long, now 17)")
     found = report(world, drv)
     output = found["outputs"]["out"]
     assert found["deterministic"] is True and output["verdict"] == "same" and output["damaged"] is True
-    assert {(one["path"], one["kind"]) for one in output["differences"]} == {("share/file", "contents"), ("link", "extra"), ("added", "missing")}
+    assert {(one["path"], one["kind"]) for one in output["differences"]} == {("share/file", "contents"), ("other", "contents"), ("link", "extra"), ("added", "missing")}
     assert output["narHash"]["registered"] == output["narHash"]["built"]
     assert output["narHash"]["onDisk"] == "sha256-" + world.run("nix", "hash", "path", "--base64", out).ok().path.removeprefix("sha256-")
     assert world.stray_names() == []

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -71,6 +72,12 @@ struct CompareOptions {
     /// Whether a file that is the same in both trees, and can be Mach-O, has a stale code signature. May be
     /// empty.
     std::function<bool(int file, uint64_t size)> isStale{};
+    /// Neither of two files is read that have the same size, and of which the older has owner, modes and
+    /// times as a store gives them: it counts as the same, as nobody has written to it since. For where
+    /// that is what is to be expected.
+    bool trustUntouched = false;
+    /// With trustUntouched: paths in the new tree of all files that can be Mach-O.
+    std::set<std::string> machoFiles{};
 };
 
 /// One tree: an entry of a directory.

@@ -1,8 +1,11 @@
 #include "libstore/build/output-scan.hh"
 
+#include <utility>
+
 #include "libstore/build/output-copy.hh"
 #include "libstore/build/output-nar.hh"
 #include "libstore/build/pipelined-sink.hh"
+#include "libstore/darwin/macho-page-hashes.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 
@@ -92,6 +95,7 @@ class OutputScanner : public OutputNarWriter {
 
     ReferenceScanner scanner_;
     uint32_t file_ = 0;       ///< being scanned
+    bool atBegin_ = false;    ///< of it
     uint64_t takenUntil_ = 0; ///< end of the last occurrence in it that may be rewritten
     size_t kept_ = 0;         ///< occurrences in all contents
 
@@ -153,6 +157,7 @@ void OutputScanner::noteContents(const PartHit &hit) {
 UniqueFd OutputScanner::openContents(int dir, uint32_t node) {
     scanner_.begin();
     file_ = node;
+    atBegin_ = true;
     takenUntil_ = 0;
     UniqueFd fd = OutputNarWriter::openContents(dir, node);
     const OutputNode &file = tree_.nodes[node];
@@ -167,7 +172,10 @@ UniqueFd OutputScanner::openContents(int dir, uint32_t node) {
     return copying_ ? std::move(fd) : replacement_->reopen();
 }
 
-void OutputScanner::seeContents(uint32_t, std::string_view bytes) {
+void OutputScanner::seeContents(uint32_t node, std::string_view bytes) {
+    if (std::exchange(atBegin_, false) && canBeMacho(bytes)) {
+        result_.machoFiles.push_back(node);
+    }
     scanner_.write(bytes);
     if (contentsHash_) {
         contentsHash_->write(bytes);

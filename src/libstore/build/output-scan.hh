@@ -39,6 +39,7 @@ struct ScanResult {
     /// SHA-256 of the archive and its size. Only where nothing was touched: it will change anyway.
     std::optional<HashAndSize> nar;
     std::optional<Hash> archiveHash, contentsHash; ///< as asked for
+    std::vector<uint32_t> machoFiles;              ///< by their first bytes: can be Mach-O; ascending
 };
 
 /// Reads every file of the output once. `dir` holds the tree's root.

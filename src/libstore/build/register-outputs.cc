@@ -350,8 +350,8 @@ Infos compareWithValid(const Context &context, const NewOutputs &outputs, const 
         const PathInfo &info = made.at(output.name);
         if (auto valid = context.store.tryQueryPathInfo(info.path)) {
             const PathInfo &known = infos.emplace(output.name, *valid).first->second;
-            checked.push_back(
-                {output.name, known, info, context.request.scratchDir, output.tree, output.changes});
+            checked.push_back({output.name, known, info, context.request.scratchDir, output.tree,
+                               output.changes, output.scan.machoFiles});
         }
     }
     context.request.judge->judge(checked);

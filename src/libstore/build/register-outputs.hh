@@ -106,6 +106,7 @@ struct CheckedOutput {
     int dir;               ///< holds the new tree's root
     const OutputTree &tree;
     const std::vector<NodePatches> &changes; ///< what the daemon has changed in the new tree
+    const std::vector<uint32_t> &machoFiles; ///< nodes of the new tree that can be Mach-O
 };
 
 /// What becomes of a check.
