@@ -2,12 +2,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <limits>
 #include <optional>
 #include <vector>
 
 #include <fcntl.h>
-#include <poll.h>
 
 #include "libutil/error.hh"
 #include "libutil/file-descriptor.hh"
@@ -31,23 +29,6 @@ struct rlimit descriptorLimit() {
     return limit;
 }
 
-/// Whether the last `count` numbers below the limit are all free. They are given out last, so that is usual;
-/// asked of all of them in one call.
-bool lastDescriptorsAreFree(size_t count) {
-    rlim_t limit = descriptorLimit().rlim_cur;
-    if (limit > std::numeric_limits<int>::max() || count > limit) {
-        return false;
-    }
-    std::vector<struct pollfd> last(count);
-    for (size_t i = 0; i < count; ++i) {
-        last[i].fd = static_cast<int>(limit - 1 - i);
-    }
-    if (poll(last.data(), static_cast<nfds_t>(count), 0) < 0) {
-        return false;
-    }
-    return std::ranges::all_of(last, [](const struct pollfd &one) { return one.revents == POLLNVAL; });
-}
-
 } // namespace
 
 void raiseDescriptorLimit() {
@@ -69,9 +50,6 @@ rlim_t usualDescriptorLimit() {
 
 void requireDescriptors(size_t count) {
     UniqueFd first(open("/dev/null", O_RDONLY | O_CLOEXEC));
-    if (first && lastDescriptorsAreFree(count)) {
-        return;
-    }
     std::vector<UniqueFd> taken;
     while (first && taken.size() + 1 < count) {
         taken.emplace_back(fcntl(first.get(), F_DUPFD_CLOEXEC, 0));

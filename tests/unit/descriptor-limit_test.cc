@@ -18,12 +18,16 @@ class DescriptorLimitTest : public testing::Test {
 
     void SetUp() override {
         ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before_), 0);
-        struct rlimit lowered {
-            limit, before_.rlim_max
-        };
-        ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &lowered), 0);
+        setLimit(limit);
     }
     void TearDown() override { setrlimit(RLIMIT_NOFILE, &before_); }
+
+    void setLimit(rlim_t soft) {
+        struct rlimit changed {
+            soft, before_.rlim_max
+        };
+        ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &changed), 0);
+    }
 
     UniqueFd openAtLeast(int number) {
         UniqueFd null(open("/dev/null", O_RDONLY | O_CLOEXEC));
@@ -71,10 +75,16 @@ TEST_F(DescriptorLimitTest, FreeOnesAreFoundBelowOnesInUse) {
     EXPECT_EQ(errorOf(11), EMFILE);
 }
 
-TEST_F(DescriptorLimitTest, NoneAreFreeWhereTheLimitWasLowered) {
-    UniqueFd above = openAtLeast(limit - 1);
-    leave(0);
-    EXPECT_EQ(errorOf(1), EMFILE);
+TEST_F(DescriptorLimitTest, OnesAboveALoweredLimitDoNotCount) {
+    setLimit(2 * limit);
+    std::vector<UniqueFd> above;
+    for (int number = limit; number < 2 * limit; number += 8) {
+        above.push_back(openAtLeast(number));
+    }
+    setLimit(limit);
+    leave(10);
+    EXPECT_EQ(errorOf(10), 0);
+    EXPECT_EQ(errorOf(11), EMFILE);
 }
 
 } // namespace

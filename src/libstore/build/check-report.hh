@@ -30,7 +30,8 @@ struct OutputReport {
     /// Of what lies at the path with what was built. With `same` it tells what is damaged: what was built is
     /// what was registered.
     TreeComparison comparison{};
-    bool damaged = false;           ///< what lies at the path is not what was registered
+    /// What lies at the path is not what was registered, as far as was looked (doc/check.md).
+    bool damaged = false;
     std::optional<Hash> diskHash{}; ///< of what lies there, if anything differs and there is something
     std::string unreadable{};       ///< why what lies there could not be compared, which is damage too
     std::string kept{};             ///< absolute path of the new tree where it was kept, else empty

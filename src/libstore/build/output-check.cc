@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "libstore/build/output-copy.hh"
 #include "libstore/build/output-placement.hh"
+#include "libstore/darwin/macho-page-hashes.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 #include "libutil/interrupt.hh"
@@ -27,6 +29,17 @@ std::map<std::string, uint32_t> rewrittenFiles(const CheckedOutput &output) {
         }
     }
     return nodes;
+}
+
+std::set<std::string> machoFiles(const CheckedOutput &output) {
+    std::set<std::string> paths;
+    for (uint32_t node = 0; node < output.heads.size(); ++node) {
+        const FileHead &head = output.heads[node];
+        if (canBeMacho({head.data(), head.size()})) {
+            paths.insert(output.tree.pathOf(node));
+        }
+    }
+    return paths;
 }
 
 } // namespace
@@ -103,9 +116,7 @@ void OutputCheck::compareTreesOf(const CheckedOutput &output, bool trustUntouche
     CompareOptions options = compareOptions(output, rewritten);
     if (trustUntouched) {
         options.trustUntouched = true;
-        for (uint32_t node : output.machoFiles) {
-            options.machoFiles.insert(output.tree.pathOf(node));
-        }
+        options.machoFiles = machoFiles(output);
     }
     report.comparison = compareTrees({store_.storeFd(), output.valid.path.baseName()},
                                      {output.dir, output.tree.root().name}, options);
@@ -117,8 +128,8 @@ void OutputCheck::compareTreesOf(const CheckedOutput &output, bool trustUntouche
 }
 
 /// What was built is compared with what lies there, whatever the database says of that. Where it is what was
-/// registered, that is asked of what lies there by sizes and times first, and by contents if anything is odd:
-/// a check costs no more than the registration did, and reads nothing from disk that was not just written.
+/// registered, what lies there is looked at by its sizes and times first, and by contents if anything
+/// differs: so a check that succeeds does not read from disk what was registered long ago.
 OutputReport OutputCheck::compare(const CheckedOutput &output) {
     OutputReport report{.name = output.outputName,
                         .path = output.valid.path,
@@ -143,6 +154,7 @@ OutputReport OutputCheck::compare(const CheckedOutput &output) {
             throw;
         }
         // What was built is ours and canonical: it is the other that cannot be read.
+        report.comparison = {};
         report.damaged = true;
         report.unreadable = error.message();
     }

@@ -232,7 +232,7 @@ class TreeComparer {
         }
         if (options_.trustUntouched && looksUntouched(oldStat, newStat)) {
             if (options_.isStale && options_.machoFiles.contains(path_)) {
-                lookAtSame(openFileAt(oldStack_.current(), oldName).get(), oldStat);
+                lookAtSame(openFileAt(newStack_.current(), newName).get(), newStat);
             }
             return;
         }

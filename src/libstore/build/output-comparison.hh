@@ -72,11 +72,12 @@ struct CompareOptions {
     /// Whether a file that is the same in both trees, and can be Mach-O, has a stale code signature. May be
     /// empty.
     std::function<bool(int file, uint64_t size)> isStale{};
-    /// Neither of two files is read that have the same size, and of which the older has owner, modes and
-    /// times as a store gives them: it counts as the same, as nobody has written to it since. For where
+    /// Two files of the same size count as the same, and are not compared, where the older has the owner,
+    /// mode and time that a store gives it: nobody has written to it since, or nobody who tells. For where
     /// that is what is to be expected.
     bool trustUntouched = false;
-    /// With trustUntouched: paths in the new tree of all files that can be Mach-O.
+    /// With trustUntouched: paths in the new tree of all files that can be Mach-O. Of these the new one is
+    /// what `isStale` is asked about.
     std::set<std::string> machoFiles{};
 };
 
@@ -86,9 +87,10 @@ struct TreePlace {
     std::string name;
 };
 
-/// Reads both trees once, the contents of files of the same inode not at all (but for `isStale`). Iterative,
-/// no symlink followed; memory for one directory's names per level, and what is listed. A root that is not
-/// there counts as missing or extra. Stops where throwIfInterrupted() does.
+/// Reads both trees once, the contents of files of the same inode not at all (but for `isStale`), nor those
+/// of untouched files where these are trusted. Iterative, no symlink followed; memory for one directory's
+/// names per level, and what is listed. A root that is not there counts as missing or extra. Stops where
+/// throwIfInterrupted() does.
 TreeComparison compareTrees(const TreePlace &oldTree, const TreePlace &newTree,
                             const CompareOptions &options);
 

@@ -1,11 +1,11 @@
 #include "libstore/build/output-scan.hh"
 
+#include <algorithm>
 #include <utility>
 
 #include "libstore/build/output-copy.hh"
 #include "libstore/build/output-nar.hh"
 #include "libstore/build/pipelined-sink.hh"
-#include "libstore/darwin/macho-page-hashes.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 
@@ -66,6 +66,7 @@ class OutputScanner : public OutputNarWriter {
           hashes_(hashes),
           scanner_(*options.parts, [this](const PartHit &hit) { noteContents(hit); }) {
         result_.found.resize(options.parts->size());
+        result_.heads.resize(tree.nodes.size());
         if (options.contentsHash) {
             contentsHash_.emplace(*options.contentsHash);
         }
@@ -173,8 +174,8 @@ UniqueFd OutputScanner::openContents(int dir, uint32_t node) {
 }
 
 void OutputScanner::seeContents(uint32_t node, std::string_view bytes) {
-    if (std::exchange(atBegin_, false) && canBeMacho(bytes)) {
-        result_.machoFiles.push_back(node);
+    if (FileHead &head = result_.heads[node]; std::exchange(atBegin_, false) && bytes.size() >= head.size()) {
+        std::copy_n(bytes.begin(), head.size(), head.begin());
     }
     scanner_.write(bytes);
     if (contentsHash_) {

@@ -39,7 +39,9 @@ struct ScanResult {
     /// SHA-256 of the archive and its size. Only where nothing was touched: it will change anyway.
     std::optional<HashAndSize> nar;
     std::optional<Hash> archiveHash, contentsHash; ///< as asked for
-    std::vector<uint32_t> machoFiles;              ///< by their first bytes: can be Mach-O; ascending
+    /// By node: what a regular file begins with, for those who know formats. Zeros where it is shorter, and
+    /// for everything else.
+    std::vector<FileHead> heads;
 };
 
 /// Reads every file of the output once. `dir` holds the tree's root.

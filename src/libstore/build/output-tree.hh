@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -32,6 +33,9 @@ struct OutputNode {
     std::string target;             ///< of a symlink
     std::vector<uint32_t> children; ///< of a directory, sorted bytewise by name
 };
+
+/// The first bytes of a regular file.
+using FileHead = std::array<char, 4>;
 
 /// A regular file with several names.
 struct LinkedNode {

@@ -351,7 +351,7 @@ Infos compareWithValid(const Context &context, const NewOutputs &outputs, const 
         if (auto valid = context.store.tryQueryPathInfo(info.path)) {
             const PathInfo &known = infos.emplace(output.name, *valid).first->second;
             checked.push_back({output.name, known, info, context.request.scratchDir, output.tree,
-                               output.changes, output.scan.machoFiles});
+                               output.changes, output.scan.heads});
         }
     }
     context.request.judge->judge(checked);

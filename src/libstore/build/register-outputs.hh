@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "libstore/build/build-result.hh"
+#include "libstore/build/output-tree.hh"
 #include "libstore/build/patch.hh"
 #include "libstore/model/derivation.hh"
 #include "libstore/model/path-info.hh"
@@ -54,7 +55,6 @@ struct RegistrationRequest {
 };
 
 struct NodePatches;
-struct OutputTree;
 struct Rewrites;
 
 /// One output in the phases `repair` to `verify`: what a rewrite changes in it.
@@ -106,7 +106,7 @@ struct CheckedOutput {
     int dir;               ///< holds the new tree's root
     const OutputTree &tree;
     const std::vector<NodePatches> &changes; ///< what the daemon has changed in the new tree
-    const std::vector<uint32_t> &machoFiles; ///< nodes of the new tree that can be Mach-O
+    const std::vector<FileHead> &heads;      ///< by node of the new tree (ScanResult::heads)
 };
 
 /// What becomes of a check.

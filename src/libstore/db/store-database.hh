@@ -58,7 +58,7 @@ class StoreDatabase {
     void transaction(const std::function<void()> &action);
 
     /// Runs `action`, whose queries all see the database as at one moment. Cheaper than the same queries by
-    /// themselves. May be nested, in transaction() too.
+    /// themselves. May be nested, in transaction() too; it does not begin one, and outside of one only reads.
     void snapshot(const std::function<void()> &action);
 
     // The following are meant for use inside transaction().
