@@ -150,8 +150,7 @@ MachoJail::MachoJail(std::string program, JailPatience patience)
 
 MachoJail::~MachoJail() {
     if (pid_ > 0) {
-        kill(pid_, SIGKILL);
-        stop();
+        end();
     }
 }
 
@@ -161,15 +160,24 @@ void MachoJail::start() {
     socket_ = std::move(ours);
 }
 
-std::string MachoJail::stop() {
+int MachoJail::end() {
     socket_.reset();
+    kill(pid_, SIGKILL);
     int status = 0;
-    if (!hasEnded(pid_, status)) {
-        kill(pid_, SIGKILL);
-        while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
-        }
+    while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
     }
     pid_ = -1;
+    return status;
+}
+
+std::string MachoJail::awaitEnd() {
+    socket_.reset();
+    int status = 0;
+    if (hasEnded(pid_, status)) {
+        pid_ = -1;
+    } else {
+        status = end();
+    }
     return describeEnd(status);
 }
 
@@ -285,15 +293,14 @@ jail::Answer MachoJail::ask(const jail::Request &request, int file, int second) 
         try {
             return exchange(request, files);
         } catch (const Died &) {
-            std::string how = stop();
+            std::string how = awaitEnd();
             if (again) {
                 throw Error(ErrorKind::failure, "the process that looks at it {}, twice", how);
             }
         } catch (const Error &) {
             // Whatever it still says would be taken for the next answer.
             if (pid_ > 0) {
-                kill(pid_, SIGKILL);
-                stop();
+                end();
             }
             throw;
         }

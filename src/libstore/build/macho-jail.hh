@@ -40,8 +40,10 @@ class MachoJail {
     class Died;
 
     void start();
-    /// Ends the process, if it has not ended itself, and says how it ended.
-    std::string stop();
+    /// Kills the process, and returns its status.
+    int end();
+    /// Of a process that has closed its socket: says how it ended, once it has.
+    std::string awaitEnd();
     void awaitReady(short events);
     void send(const std::string &bytes, const std::vector<int> &files);
     std::string receive(size_t size);
