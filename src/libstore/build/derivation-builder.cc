@@ -43,9 +43,6 @@ namespace {
 
 using Status = BuildResult::Status;
 
-/// Of build users and locks.
-constexpr auto firstPoll = std::chrono::milliseconds(10);
-constexpr auto longestPoll = std::chrono::milliseconds(500);
 /// What a build takes, and what the end of one may take for a moment: with that many free when one begins,
 /// all that have begun come to their ends.
 constexpr size_t descriptorsOfBuild = 64;
@@ -159,7 +156,7 @@ Task<> DerivationBuilder::Impl::leaseUser() {
         co_return;
     }
     BuildUserPool pool(store.locations().stateDir, settings.buildUsersGroup, sandboxInitProgram());
-    for (PollTimes polls(firstPoll, longestPoll);;) {
+    for (PollTimes polls;;) {
         if (std::optional<BuildUser> leased = pool.acquire()) {
             user.emplace(std::move(*leased));
             builderUid = user->uid();
@@ -521,7 +518,7 @@ OutputCheckOptions DerivationBuilder::Impl::checkOptions() const {
 Task<PathLocks> DerivationBuilder::Impl::lockComputed(const StorePathSet &paths) {
     std::set<std::string> names = lockNames(paths);
     std::unique_ptr<Activity> waiting;
-    for (PollTimes polls(firstPoll, longestPoll);;) {
+    for (PollTimes polls;;) {
         if (std::optional<PathLocks> locks = PathLocks::tryLock(store.storeFd(), names)) {
             locks->setDeletion(true);
             co_return std::move(*locks);

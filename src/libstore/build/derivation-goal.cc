@@ -21,9 +21,6 @@ namespace {
 
 using Status = BuildResult::Status;
 
-constexpr auto firstLockPoll = std::chrono::milliseconds(10);
-constexpr auto longestLockPoll = std::chrono::milliseconds(500);
-
 std::set<std::string> lockNames(const BuildPlan &plan) {
     std::set<std::string> names;
     for (const auto &[name, output] : plan.outputs) {
@@ -63,7 +60,7 @@ bool contentsAreGood(LocalStore &store, const StorePath &path) {
 Task<Turn> awaitTurn(BuildWorker &worker, const BuildPlan &plan) {
     std::set<std::string> names = lockNames(plan);
     std::unique_ptr<Activity> waiting;
-    for (PollTimes polls(firstLockPoll, longestLockPoll);;) {
+    for (PollTimes polls;;) {
         std::optional<BuildPermit> permit(co_await worker.acquirePermit());
         if (std::optional<PathLocks> locks = PathLocks::tryLock(worker.store.storeFd(), names)) {
             co_return Turn{std::move(*permit), std::move(*locks)};

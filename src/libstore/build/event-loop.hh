@@ -33,7 +33,9 @@ using Clock = std::chrono::steady_clock;
 /// after pauses each twice as long as the one before, up to `longest`.
 class PollTimes {
   public:
-    PollTimes(Clock::duration first, Clock::duration longest) : pause_(first), longest_(longest) {}
+    explicit PollTimes(Clock::duration first = std::chrono::milliseconds(10),
+                       Clock::duration longest = std::chrono::milliseconds(500))
+        : pause_(first), longest_(longest) {}
     Clock::time_point next();
 
   private:
