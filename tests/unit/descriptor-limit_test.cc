@@ -80,6 +80,7 @@ TEST_F(DescriptorLimitTest, OnesAboveALoweredLimitDoNotCount) {
     std::vector<UniqueFd> above;
     for (int number = limit; number < 2 * limit; number += 8) {
         above.push_back(openAtLeast(number));
+        ASSERT_TRUE(above.back());
     }
     setLimit(limit);
     leave(10);

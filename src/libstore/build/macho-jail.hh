@@ -42,7 +42,7 @@ class MachoJail {
     void start();
     /// Kills the process, and returns its status.
     int end();
-    /// Of a process that has closed its socket: says how it ended, once it has.
+    /// Of a process that has closed its socket: says how it ended. Kills it if it has not within a moment.
     std::string awaitEnd();
     void awaitReady(short events);
     void send(const std::string &bytes, const std::vector<int> &files);

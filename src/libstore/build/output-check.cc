@@ -137,10 +137,11 @@ OutputReport OutputCheck::compare(const CheckedOutput &output) {
                         .newHash = output.made.narHash,
                         .oldSize = output.valid.narSize,
                         .newSize = output.made.narSize};
-    bool sameHash = report.oldHash == report.newHash;
+    bool sameHash = report.oldHash == report.newHash, equal = false;
     try {
         compareTreesOf(output, sameHash, report);
         bool found = report.comparison.total() > 0;
+        equal = !found && report.comparison.explained > 0;
         if (sameHash && found) {
             compareTreesOf(output, false, report);
         }
@@ -158,7 +159,6 @@ OutputReport OutputCheck::compare(const CheckedOutput &output) {
         report.damaged = true;
         report.unreadable = error.message();
     }
-    bool equal = report.comparison.total() == 0 && report.comparison.explained > 0;
     report.verdict = sameHash ? Verdict::same : equal ? Verdict::equal : Verdict::differs;
     return report;
 }
