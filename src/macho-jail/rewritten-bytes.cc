@@ -8,7 +8,32 @@
 namespace firn::jail {
 
 void FileBytes::read(uint64_t offset, char *buffer, size_t size) const {
-    readFullAt(fd_, offset, buffer, size);
+    if (size > blockSize || offset > size_ || size > size_ - offset) {
+        readFullAt(fd_, offset, buffer, size);
+        return;
+    }
+    while (size > 0) {
+        size_t inside = offset % blockSize, count = std::min(size, blockSize - inside);
+        memcpy(buffer, block(offset / blockSize) + inside, count);
+        buffer += count;
+        size -= count;
+        offset += count;
+    }
+}
+
+/// Good until the next call.
+const char *FileBytes::block(uint64_t index) const {
+    if (!kept_) {
+        kept_.reset(new char[blocks * blockSize]);
+    }
+    char *place = kept_.get() + index % blocks * blockSize;
+    uint64_t &number = numbers_[index % blocks];
+    if (number != index + 1) {
+        number = 0; // should reading fail
+        readFullAt(fd_, index * blockSize, place, std::min<uint64_t>(blockSize, size_ - index * blockSize));
+        number = index + 1;
+    }
+    return place;
 }
 
 void PatchedBytes::read(uint64_t offset, char *buffer, size_t size) const {

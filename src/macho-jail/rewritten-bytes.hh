@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,7 +14,9 @@
 
 namespace firn::jail {
 
-/// An open file. The descriptor stays the caller's.
+/// An open file, which nobody changes meanwhile. The descriptor stays the caller's. Keeps what was read last
+/// in small pieces: what a parser asks for lies close together, and is asked for of the file before and after
+/// a change. One thread.
 class FileBytes : public MachoBytes {
   public:
     FileBytes(int fd, uint64_t size) : fd_(fd), size_(size) {}
@@ -21,9 +24,17 @@ class FileBytes : public MachoBytes {
     /// Throws where the file cannot be read or is shorter than was said.
     void read(uint64_t offset, char *buffer, size_t size) const override;
 
+    static constexpr size_t blockSize = 4096; ///< as most pages that are hashed; what is larger is not kept
+
   private:
+    static constexpr size_t blocks = 16;
+
+    const char *block(uint64_t index) const;
+
     int fd_;
     uint64_t size_;
+    mutable std::unique_ptr<char[]> kept_;           ///< room for all blocks
+    mutable std::array<uint64_t, blocks> numbers_{}; ///< of the blocks that are kept, from 1 on; 0: none
 };
 
 /// Bytes with patches laid over them. Both must outlive it.

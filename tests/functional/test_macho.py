@@ -92,6 +92,33 @@ def test_more_paths_than_are_kept_are_repaired_too(world):
     assert len(first) > 70000 * 32 and program.read_bytes() == first
 
 
+def many(world, odd):
+    """Forty programs, of which one is made otherwise."""
+    options = "; ".join(f"python3 ${{./synthetic_macho.py}} $out/{i} {odd if i == 27 else ''} $doc/{i}" for i in range(10, 50))
+    return expression(world, more=f"mkdir -p $out; {options};")
+
+
+def test_all_of_many_programs_are_repaired(world):
+    world.conf["sandbox"] = "false"
+    out = Path(world.build(many(world, "stale=1")).ok().lines[0])
+    first = {i: (out / str(i)).read_bytes() for i in range(10, 50)}
+    world.direct("nix-store", "--delete", out).ok()
+    result = world.build(many(world, "stale=1")).ok()
+    assert "repaired the page hashes of 82 slots in 41 Mach-O files of output 'out' (10: arm64 2; " in result.err, result
+    assert result.err.count("warning: the Mach-O file") == 1 and "Mach-O file '27' of output 'out' had wrong" in result.err
+    for i, data in first.items():
+        again = (out / str(i)).read_bytes()
+        assert synthetic_macho.stale_slots(again) == [] and (again == data) == (i != 27)
+
+
+def test_of_many_programs_the_one_that_cannot_be_repaired_is_named(world):
+    world.conf["sandbox"] = "false"
+    out = Path(world.build(many(world, "signature=cms")).ok().lines[0])
+    world.direct("nix-store", "--delete", out).ok()
+    result = world.build(many(world, "signature=cms")).fails().says("Mach-O file '27' of output 'out'", "CMS signature")
+    assert result.err.count("Mach-O file '") == 1 and not world.is_valid(out)
+
+
 def test_a_cms_signature_fails_the_build_with_file_reason_and_remedy(world):
     first, program, result = build_twice(world, options="signature=cms")
     result.fails().says("Mach-O file 'bin/prog' of output 'out'", "CMS signature", "macho-signatures = warn")

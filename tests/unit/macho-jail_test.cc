@@ -65,6 +65,15 @@ class MachoJailTest : public testing::Test {
         return request;
     }
 
+    /// Questions about the same file, each about another place.
+    std::vector<MachoJail::Question> rewrites(const std::string &bytes, size_t count) {
+        std::vector<MachoJail::Question> questions;
+        for (size_t i = 0; i < count; ++i) {
+            questions.push_back({rewrite(bytes, 4096 + 100 * i), file(bytes)});
+        }
+        return questions;
+    }
+
     std::string failure(const std::string &program, JailPatience patience = {}) {
         MachoJail jail(program, patience);
         UniqueFd small = file(std::string(100, '.'));
@@ -297,6 +306,95 @@ TEST_F(MachoJailTest, OneThatDiesTwiceIsAnError) {
     EXPECT_EQ(std::filesystem::file_size(tmp_ / "starts"), 4u);
     EXPECT_NE(failure(fake("exit 3")).find("ended with exit code 3"), std::string::npos);
     EXPECT_NE(failure(fake("exit 14")).find("it could not load its system call filter"), std::string::npos);
+}
+
+TEST_F(MachoJailTest, SeveralQuestionsAreAnsweredInTheirOrder) {
+    test::Image image;
+    std::vector<MachoJail::Question> questions = rewrites(image.bytes, 50);
+    MachoJail jail(realJail());
+    std::vector<jail::Answer> answers;
+    jail.askAll(questions, answers);
+    ASSERT_EQ(answers.size(), questions.size());
+    for (size_t i = 0; i < answers.size(); ++i) {
+        std::string changed = image.bytes;
+        changed.replace(questions[i].request.patches[0].offset, 32, std::string(32, 'n'));
+        EXPECT_EQ(patched(changed, answers[i].fixup.patches), image.sign(changed)) << i;
+    }
+    jail.askAll({}, answers);
+    EXPECT_EQ(answers.size(), questions.size());
+}
+
+TEST_F(MachoJailTest, LargeQuestionsWithLargeAnswersDoNotWaitForEachOther) {
+    test::ImageSpec spec;
+    spec.codeSize = 3000 * 4096; // so that neither fits a socket
+    test::Image image(spec);
+    jail::Request request;
+    request.fileSize = image.bytes.size();
+    std::string changed = image.bytes;
+    for (uint64_t at = 2 * 4096; at + 4096 <= spec.codeSize; at += 1024) {
+        request.patches.push_back({Patch::Place::contents, at, std::string(32, 'n')});
+        changed.replace(at, 32, std::string(32, 'n'));
+    }
+    std::vector<MachoJail::Question> questions;
+    for (int i = 0; i < 4; ++i) {
+        questions.push_back({request, file(image.bytes)});
+    }
+    MachoJail jail(realJail(), {20s, 1 << 30});
+    std::vector<jail::Answer> answers;
+    jail.askAll(questions, answers);
+    ASSERT_EQ(answers.size(), 4u);
+    EXPECT_TRUE(patched(changed, answers[3].fixup.patches) == image.sign(changed));
+}
+
+TEST_F(MachoJailTest, OfSeveralQuestionsThoseWithoutAnAnswerAreAskedAnew) {
+    test::Image image;
+    std::vector<MachoJail::Question> questions = rewrites(image.bytes, 5);
+    std::string starts = tmp_ / "starts";
+    std::ofstream(tmp_ / "answer", std::ios::binary)
+        << jail::encodeAnswer(MachoJail(realJail()).ask(questions[0].request, questions[0].file.get()));
+    MachoJail jail(fake("echo x >>" + starts + "; if [ $(wc -l <" + starts + ") = 1 ]; then cat " +
+                        (tmp_ / "answer").string() + " >&0; sleep 0.3; kill -9 $$; fi; exec " + realJail()));
+    std::vector<jail::Answer> answers;
+    jail.askAll(questions, answers);
+    ASSERT_EQ(answers.size(), 5u);
+    for (size_t i = 0; i < answers.size(); ++i) {
+        EXPECT_EQ(answers[i].fixup.patches,
+                  MachoJail(realJail()).ask(questions[i].request, questions[i].file.get()).fixup.patches);
+    }
+    EXPECT_EQ(readFile(starts), "x\nx\n");
+}
+
+TEST_F(MachoJailTest, OfSeveralQuestionsTheOneThatKillsTwiceIsTheOneWithoutAnAnswer) {
+    test::Image image;
+    std::vector<MachoJail::Question> questions = rewrites(image.bytes, 3);
+    std::string starts = tmp_ / "starts";
+    std::ofstream(tmp_ / "answer", std::ios::binary)
+        << jail::encodeAnswer(MachoJail(realJail()).ask(questions[0].request, questions[0].file.get()));
+    MachoJail jail(fake("echo x >>" + starts + "; if [ $(wc -l <" + starts + ") = 1 ]; then cat " +
+                        (tmp_ / "answer").string() + " >&0; sleep 0.3; fi; kill -9 $$"));
+    std::vector<jail::Answer> answers;
+    std::string message = expectError(ErrorKind::failure, [&] { jail.askAll(questions, answers); });
+    EXPECT_EQ(message, "the process that looks at it was killed by signal 9 (Killed), twice");
+    EXPECT_EQ(answers.size(), 1u);
+    EXPECT_EQ(readFile(starts), "x\nx\n");
+}
+
+TEST_F(MachoJailTest, TheOneThatWasGotReadyIsAsked) {
+    std::string starts = tmp_ / "starts";
+    MachoJail jail(fake("echo x >>" + starts + "; exec " + realJail()));
+    jail.prepare();
+    jail.prepare();
+    test::Image image;
+    EXPECT_EQ(jail.ask(rewrite(image.bytes, 5000), file(image.bytes).get()).fixup.patches.size(), 1u);
+    EXPECT_EQ(readFile(starts), "x\n");
+}
+
+TEST_F(MachoJailTest, OneThatCannotBeGotReadyIsToldWhenItIsAsked) {
+    MachoJail jail("/nonexistent/firn-macho-jail");
+    jail.prepare();
+    UniqueFd small = file("1234");
+    std::string message = expectError(ErrorKind::system, [&] { jail.ask({}, small.get()); });
+    EXPECT_NE(message.find("/nonexistent/firn-macho-jail"), std::string::npos) << message;
 }
 
 TEST_F(MachoJailTest, OneThatHangsIsAnErrorAfterAWhile) {

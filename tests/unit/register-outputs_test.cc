@@ -81,8 +81,10 @@ class FakeRepair : public OutputRepair {
     AddressForms formsForAddress(const OutputRewrite &, const StorePath &) override { return forms; }
     void verify(const OutputRewrite &output) override { verified.push_back(output.outputName); }
 
+    void foresee(const FileHead &head) override { foreseen.emplace_back(head.data(), head.size()); }
+
     AddressForms forms;
-    std::vector<std::string> verified;
+    std::vector<std::string> verified, foreseen;
 
   private:
     RepairFunction function_;
@@ -945,6 +947,24 @@ TEST_F(RegisterOutputs, AppliesTheRepairsOfTouchedFilesAlone) {
     EXPECT_EQ(seen[0].patches[0].bytes, std::string(32, 'a'));
     EXPECT_EQ(read(finalOf() / "program"), "sum=1234 " + info.path.baseName());
     expectHashed(info);
+}
+
+TEST_F(RegisterOutputs, TouchedFilesAreForeseenOnceEachByWhatTheyBeginWith) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    fs::create_directory(scratchOf());
+    write(scratchOf() / "1", "head and " + scratch.baseName() + scratch.baseName());
+    write(scratchOf() / "2", "untouched");
+    write(scratchOf() / "3", scratch.baseName());
+    write(scratchOf() / scratch.baseName(), "name");
+    fs::create_symlink(scratch.baseName(), scratchOf() / "link");
+    size_t repaired = 0;
+    FakeRepair repair([&](int, const std::string &, const std::vector<FilePatches> &touched) {
+        repaired = touched.size();
+        return std::vector<FilePatches>();
+    });
+    run(repair);
+    EXPECT_EQ(repaired, 2u);
+    EXPECT_EQ(repair.foreseen, (std::vector<std::string>{"head", std::string(4, 'c')}));
 }
 
 TEST_F(RegisterOutputs, RepairsAFileThatIsRewrittenEverywhere) {

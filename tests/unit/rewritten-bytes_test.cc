@@ -1,8 +1,15 @@
 #include "macho-jail/rewritten-bytes.hh"
 
+#include <algorithm>
+#include <fstream>
+#include <random>
+
 #include <gtest/gtest.h>
 
+#include "libutil/files.hh"
+#include "unit/expect-error.hh"
 #include "unit/macho-builder.hh"
+#include "unit/temporary-directory.hh"
 
 namespace firn::jail {
 namespace {
@@ -88,6 +95,36 @@ TEST(RewrittenBytes, FilesOfAnySizeAreRead) {
     for (size_t size : {0, 1, 31, 32, 33, 65535, 65536, 65537, 65536 + 31, 2 * 65536}) {
         expectRewritten(std::string(size, 'a'), {{a, b}});
     }
+}
+
+TEST(FileBytes, ReadsAnyPieceInAnyOrder) {
+    TemporaryDirectory tmp;
+    std::string text(40 * FileBytes::blockSize + 123, '\0');
+    std::minstd_rand random(1);
+    std::generate(text.begin(), text.end(), [&] { return static_cast<char>(random()); });
+    std::ofstream(tmp / "file", std::ios::binary) << text;
+    UniqueFd file = openFileAt(tmp.fd(), "file");
+    FileBytes bytes(file.get(), text.size());
+    for (int i = 0; i < 20000; ++i) {
+        size_t size = random() % (i % 2 == 0 ? 100 : 2 * FileBytes::blockSize);
+        size_t offset = i % 3 == 0 ? text.size() - size : random() % (text.size() - size);
+        std::string got(size, '\0');
+        bytes.read(offset, got.data(), size);
+        ASSERT_TRUE(got == text.substr(offset, size)) << offset << " " << size;
+    }
+}
+
+TEST(FileBytes, AFileThatIsShorterThanSaidIsAnErrorEachTime) {
+    TemporaryDirectory tmp;
+    std::ofstream(tmp / "file") << std::string(5000, '.');
+    UniqueFd file = openFileAt(tmp.fd(), "file");
+    FileBytes bytes(file.get(), 6000);
+    char byte;
+    for (uint64_t offset : {5500, 5500, 6000, 4096}) {
+        expectError(ErrorKind::failure, [&] { bytes.read(offset, &byte, 1); });
+    }
+    bytes.read(4095, &byte, 1);
+    EXPECT_EQ(byte, '.');
 }
 
 TEST(PatchedBytes, LaysPatchesOverWhatIsRead) {

@@ -21,6 +21,7 @@ namespace {
 
 using Kind = MachoFinding::Kind;
 constexpr size_t mostNamed = 5; ///< files in one line of the log
+constexpr size_t atOnce = 16;   ///< files that are open for the jail to look at
 
 std::string readHead(int fd) {
     std::string head(4, '\0');
@@ -92,7 +93,7 @@ std::string describeFinding(const MachoFinding &finding) {
 }
 
 using Changes = std::map<uint32_t, const NodePatches *>; ///< by number of the node
-using OnFile = std::function<void(const NodePatches &change, int file)>;
+using OnFile = std::function<void(const NodePatches &change, UniqueFd file)>;
 
 Changes touchedContents(const OutputRewrite &output) {
     Changes touched;
@@ -110,7 +111,7 @@ void visit(const OutputRewrite &output, const Changes &wanted, const OnFile &onF
         visitFiles(output.dir, output.tree, [&](int dir, uint32_t node) {
             if (auto found = wanted.find(node); found != wanted.end()) {
                 throwIfInterrupted();
-                onFile(*found->second, openFileAt(dir, output.tree.nodes[node].name).get());
+                onFile(*found->second, openFileAt(dir, output.tree.nodes[node].name));
             }
         });
     }
@@ -122,6 +123,12 @@ MachoPageHashFixup::MachoPageHashFixup(const LocalStore &store, Logger &logger,
                                        const RegistrationRequest &request, MachoSignatures policy,
                                        MachoJail &jail)
     : store_(store), logger_(logger), request_(request), policy_(policy), jail_(jail) {}
+
+void MachoPageHashFixup::foresee(const FileHead &head) {
+    if (canBeMacho({head.data(), head.size()})) {
+        jail_.prepare();
+    }
+}
 
 // ---- words
 
@@ -181,11 +188,11 @@ void MachoPageHashFixup::fail(const OutputRewrite &output, const NodePatches &ch
 
 // ---- repair
 
-jail::Answer MachoPageHashFixup::ask(const OutputRewrite &output, const NodePatches &change,
-                                     const jail::Request &request, int file) {
+/// For a handler of what a question came to.
+void MachoPageHashFixup::rethrowWithReason(const OutputRewrite &output, const NodePatches &change) const {
     std::string problem;
     try {
-        return jail_.ask(request, file);
+        throw;
     } catch (const DeadlinePassed &) {
         throw;
     } catch (const Error &error) {
@@ -203,6 +210,53 @@ jail::Answer MachoPageHashFixup::ask(const OutputRewrite &output, const NodePatc
             "looks for them). {}",
             describe(output, change.node), store_.dir().print(request_.drvPath), problem, remedy()));
 }
+
+jail::Answer MachoPageHashFixup::ask(const OutputRewrite &output, const NodePatches &change,
+                                     const jail::Request &request, int file) {
+    try {
+        return jail_.ask(request, file);
+    } catch (const Error &) {
+        rethrowWithReason(output, change);
+    }
+}
+
+/// Questions about several files, asked together; `take` gets the answers, in their order.
+class MachoPageHashFixup::Batch {
+  public:
+    using Take = std::function<void(const NodePatches &change, const jail::Answer &answer)>;
+
+    Batch(MachoPageHashFixup &fixup, const OutputRewrite &output, Take take)
+        : fixup_(fixup), output_(output), take_(std::move(take)) {}
+
+    void add(const NodePatches &change, jail::Request request, UniqueFd file) {
+        changes_.push_back(&change);
+        questions_.push_back({std::move(request), std::move(file)});
+        if (questions_.size() == atOnce) {
+            ask();
+        }
+    }
+
+    void ask() {
+        std::vector<jail::Answer> answers;
+        try {
+            fixup_.jail_.askAll(questions_, answers);
+        } catch (const Error &) {
+            fixup_.rethrowWithReason(output_, *changes_[answers.size()]);
+        }
+        for (size_t i = 0; i < answers.size(); ++i) {
+            take_(*changes_[i], answers[i]);
+        }
+        changes_.clear();
+        questions_.clear();
+    }
+
+  private:
+    MachoPageHashFixup &fixup_;
+    const OutputRewrite &output_;
+    Take take_;
+    std::vector<const NodePatches *> changes_;
+    std::vector<MachoJail::Question> questions_;
+};
 
 void MachoPageHashFixup::warn(const OutputRewrite &output, uint32_t node, const MachoFinding &finding,
                               MachoSignatures policy) {
@@ -280,20 +334,15 @@ MachoSignatures MachoPageHashFixup::policyFor(const OutputRewrite &output) const
     return policy_ == MachoSignatures::warn && output.finalForms ? MachoSignatures::repair : policy_;
 }
 
-std::vector<Patch> MachoPageHashFixup::fixOne(const OutputRewrite &output, const NodePatches &change,
-                                              int file) {
-    std::set<uint64_t> staleBefore;
-    if (change.everywhere) {
-        staleBefore = staleSlots(output, change, file);
-    }
-    jail::Answer answer = ask(output, change, fixupRequest(output, change, file), file);
+std::vector<Patch> MachoPageHashFixup::takeFixup(const OutputRewrite &output, const NodePatches &change,
+                                                 const PageHashFixup &fixup, std::set<uint64_t> staleBefore) {
     MachoSignatures policy = policyFor(output);
-    judge(output, change, answer.fixup.findings, policy);
+    judge(output, change, fixup.findings, policy);
     if (policy == MachoSignatures::warn) {
         return {};
     }
-    remember(output, change, answer.fixup, std::move(staleBefore));
-    return asPatches(std::move(answer.fixup.patches));
+    remember(output, change, fixup, std::move(staleBefore));
+    return asPatches(fixup.patches);
 }
 
 /// For the log, and for the second look.
@@ -334,21 +383,41 @@ std::vector<FilePatches> MachoPageHashFixup::repair(const OutputRewrite &output)
     std::vector<FilePatches> repairs;
     repaired_.clear();
     repairedFor_.clear();
-    visit(output, touchedContents(output), [&](const NodePatches &change, int file) {
-        if (!canBeMacho(readHead(file))) {
-            return;
-        }
-        const std::vector<Patch> *settled = settledOf(output, change.node);
-        std::vector<Patch> patches =
-            settled ? finalForm(output, change, *settled, file) : fixOne(output, change, file);
+    auto add = [&](const NodePatches &change, std::vector<Patch> patches) {
         if (!patches.empty()) {
             repairs.push_back({output.tree.pathOf(change.node), std::move(patches), false});
         }
+    };
+    Batch batch(*this, output, [&](const NodePatches &change, const jail::Answer &answer) {
+        add(change, takeFixup(output, change, answer.fixup, {}));
     });
+    visit(output, touchedContents(output), [&](const NodePatches &change, UniqueFd file) {
+        if (!canBeMacho(readHead(file.get()))) {
+            return;
+        }
+        const std::vector<Patch> *settled = settledOf(output, change.node);
+        if (!settled && !change.everywhere) {
+            jail::Request request = fixupRequest(output, change, file.get());
+            batch.add(change, std::move(request), std::move(file));
+            return;
+        }
+        batch.ask(); // so that what is said is said in the files' order
+        add(change, settled ? finalForm(output, change, *settled, file.get())
+                            : fixEverywhere(output, change, file.get()));
+    });
+    batch.ask();
     logRepairs(output);
     logForms(output);
     warnOfSeals(output);
     return repairs;
+}
+
+/// Of a file with so many rewrites that they are not listed.
+std::vector<Patch> MachoPageHashFixup::fixEverywhere(const OutputRewrite &output, const NodePatches &change,
+                                                     int file) {
+    std::set<uint64_t> staleBefore = staleSlots(output, change, file);
+    jail::Answer answer = ask(output, change, fixupRequest(output, change, file), file);
+    return takeFixup(output, change, answer.fixup, std::move(staleBefore));
 }
 
 /// At a level that every client shows unless it is told to be quiet.
@@ -467,9 +536,9 @@ AddressForms MachoPageHashFixup::formsForAddress(const OutputRewrite &output, co
     }
     forms.onlyNormal = policy_ == MachoSignatures::warn;
     formed_[output.outputName].clear();
-    visit(output, touchedContents(output), [&](const NodePatches &change, int file) {
-        if (canBeMacho(readHead(file))) {
-            formOne(output, change, scratchPath.hashPart(), file, forms);
+    visit(output, touchedContents(output), [&](const NodePatches &change, UniqueFd file) {
+        if (canBeMacho(readHead(file.get()))) {
+            formOne(output, change, scratchPath.hashPart(), file.get(), forms);
         }
     });
     return forms;
@@ -537,13 +606,20 @@ void MachoPageHashFixup::verifyFinalForm(const OutputRewrite &output, const Node
     }
 }
 
-void MachoPageHashFixup::verifyOne(const OutputRewrite &output, const NodePatches &change,
-                                   const Expectation &expected, int file) {
+jail::Request MachoPageHashFixup::verifyRequest(const OutputRewrite &output, const NodePatches &change,
+                                                int file) const {
+    const Expectation &expected = expectations_.at(output.outputName).at(change.node);
     jail::Request request;
     request.kind = jail::Kind::verify;
     request.fileSize = sizeOf(file);
     request.ranges = expected.everywhere ? std::vector<ByteRange>{{0, request.fileSize}} : expected.touched;
-    for (const jail::StaleSlot &slot : ask(output, change, request, file).stale) {
+    return request;
+}
+
+void MachoPageHashFixup::requireRight(const OutputRewrite &output, const NodePatches &change,
+                                      const std::vector<jail::StaleSlot> &stale) {
+    const Expectation &expected = expectations_.at(output.outputName).at(change.node);
+    for (const jail::StaleSlot &slot : stale) {
         bool claimed = overlapsAny(slot.range, expected.repaired);
         bool known =
             expected.leftWrong.contains(slot.slice) || expected.staleBefore.contains(slot.range.offset);
@@ -558,18 +634,22 @@ void MachoPageHashFixup::verify(const OutputRewrite &output) {
     const Expectations &expectations = expectations_[output.outputName];
     std::map<uint32_t, const NodePatches *> wanted;
     for (const NodePatches &change : output.changes) {
-        auto found = expectations.find(change.node);
-        if (found != expectations.end()) {
+        if (expectations.contains(change.node)) {
             wanted.emplace(change.node, &change);
         }
     }
-    visit(output, wanted, [&](const NodePatches &change, int file) {
+    Batch batch(*this, output, [&](const NodePatches &change, const jail::Answer &answer) {
+        requireRight(output, change, answer.stale);
+    });
+    visit(output, wanted, [&](const NodePatches &change, UniqueFd file) {
         if (settledOf(output, change.node)) {
-            verifyFinalForm(output, change, file);
+            verifyFinalForm(output, change, file.get());
         } else {
-            verifyOne(output, change, expectations.at(change.node), file);
+            jail::Request request = verifyRequest(output, change, file.get());
+            batch.add(change, std::move(request), std::move(file));
         }
     });
+    batch.ask();
 }
 
 } // namespace firn

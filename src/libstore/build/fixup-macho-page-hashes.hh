@@ -20,6 +20,9 @@ class MachoPageHashFixup : public OutputRepair {
     MachoPageHashFixup(const LocalStore &store, Logger &logger, const RegistrationRequest &request,
                        MachoSignatures policy, MachoJail &jail);
 
+    /// Has the jail started: it gets ready while the output is read.
+    void foresee(const FileHead &head) override;
+
     /// Says in the log which files are hashed by Nix's own rule though they hold the output's path, and why.
     /// Nothing where signatures are not to be touched (macho-signatures = warn). Throws BuildFailure where
     /// the jail does not answer.
@@ -61,6 +64,8 @@ class MachoPageHashFixup : public OutputRepair {
     };
     using Formed = std::map<uint32_t, FormedFile>; ///< by number of the node
 
+    class Batch;
+
     void formOne(const OutputRewrite &output, const NodePatches &change, std::string_view selfPart, int file,
                  AddressForms &forms);
     std::vector<Patch> settle(const OutputRewrite &output, const NodePatches &change,
@@ -78,17 +83,21 @@ class MachoPageHashFixup : public OutputRepair {
 
     std::set<uint64_t> staleSlots(const OutputRewrite &output, const NodePatches &change, int file);
     MachoSignatures policyFor(const OutputRewrite &output) const;
-    std::vector<Patch> fixOne(const OutputRewrite &output, const NodePatches &change, int file);
+    std::vector<Patch> fixEverywhere(const OutputRewrite &output, const NodePatches &change, int file);
+    std::vector<Patch> takeFixup(const OutputRewrite &output, const NodePatches &change,
+                                 const PageHashFixup &fixup, std::set<uint64_t> staleBefore);
     void remember(const OutputRewrite &output, const NodePatches &change, const PageHashFixup &fixup,
                   std::set<uint64_t> staleBefore);
-    void verifyOne(const OutputRewrite &output, const NodePatches &change, const Expectation &expected,
-                   int file);
+    jail::Request verifyRequest(const OutputRewrite &output, const NodePatches &change, int file) const;
+    void requireRight(const OutputRewrite &output, const NodePatches &change,
+                      const std::vector<jail::StaleSlot> &stale);
     void judge(const OutputRewrite &output, const NodePatches &change,
                const std::vector<MachoFinding> &findings, MachoSignatures policy);
     void warn(const OutputRewrite &output, uint32_t node, const MachoFinding &finding,
               MachoSignatures policy);
     jail::Answer ask(const OutputRewrite &output, const NodePatches &change, const jail::Request &request,
                      int file);
+    [[noreturn]] void rethrowWithReason(const OutputRewrite &output, const NodePatches &change) const;
     void warnOfSeals(const OutputRewrite &output);
     void logRepairs(const OutputRewrite &output);
     [[noreturn]] void fail(const OutputRewrite &output, const NodePatches &change, const std::string &why,

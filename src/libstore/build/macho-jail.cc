@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstring>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <fcntl.h>
@@ -26,6 +27,7 @@ using jail::ExitCode;
 
 constexpr auto lookAgain = 100ms; ///< for interrupts, which wake nobody
 constexpr auto mostPatience = std::chrono::hours(24);
+constexpr size_t mostBytesAhead = 4096; ///< in questions before the first that has no answer yet
 
 std::pair<UniqueFd, UniqueFd> makeSocketPair() {
     int ends[2];
@@ -145,6 +147,12 @@ bool hasEnded(pid_t pid, int &status) {
 /// The other side of the socket is closed.
 class MachoJail::Died : public std::exception {};
 
+struct MachoJail::Message {
+    const jail::Request *request;
+    std::string bytes;
+    std::vector<int> files;
+};
+
 MachoJail::MachoJail(std::string program, JailPatience patience)
     : program_(std::move(program)), patience_(patience) {}
 
@@ -158,6 +166,16 @@ void MachoJail::start() {
     auto [ours, theirs] = makeSocketPair();
     pid_ = spawn(program_, theirs.get());
     socket_ = std::move(ours);
+}
+
+void MachoJail::prepare() noexcept {
+    try {
+        if (pid_ < 0) {
+            start();
+        }
+    } catch (const std::exception &) {
+        // Told by whoever asks: there is nothing to tell if nobody does.
+    }
 }
 
 int MachoJail::end() {
@@ -201,24 +219,24 @@ void MachoJail::awaitReady(short events) {
     }
 }
 
-void MachoJail::send(const std::string &bytes, const std::vector<int> &files) {
+void MachoJail::send(const Message &message) {
     constexpr size_t mostFiles = 2;
-    size_t size = std::min(files.size(), mostFiles) * sizeof(int);
+    size_t size = std::min(message.files.size(), mostFiles) * sizeof(int);
     alignas(struct cmsghdr) char control[CMSG_SPACE(mostFiles * sizeof(int))] = {};
-    struct msghdr message = {};
-    message.msg_control = control;
-    message.msg_controllen = CMSG_SPACE(size);
-    struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+    struct msghdr packet = {};
+    packet.msg_control = control;
+    packet.msg_controllen = CMSG_SPACE(size);
+    struct cmsghdr *head = CMSG_FIRSTHDR(&packet);
     head->cmsg_level = SOL_SOCKET;
     head->cmsg_type = SCM_RIGHTS;
     head->cmsg_len = CMSG_LEN(size);
-    memcpy(CMSG_DATA(head), files.data(), size);
-    for (std::string_view left = bytes; !left.empty();) {
+    memcpy(CMSG_DATA(head), message.files.data(), size);
+    for (std::string_view left = message.bytes; !left.empty();) {
         awaitReady(POLLOUT);
         struct iovec piece = {const_cast<char *>(left.data()), left.size()};
-        message.msg_iov = &piece;
-        message.msg_iovlen = 1;
-        ssize_t sent = sendmsg(socket_.get(), &message, 0);
+        packet.msg_iov = &piece;
+        packet.msg_iovlen = 1;
+        ssize_t sent = sendmsg(socket_.get(), &packet, 0);
         if (sent < 0 && (errno == EPIPE || errno == ECONNRESET)) {
             throw Died();
         }
@@ -227,8 +245,8 @@ void MachoJail::send(const std::string &bytes, const std::vector<int> &files) {
         }
         if (sent > 0) {
             left.remove_prefix(static_cast<size_t>(sent));
-            message.msg_control = nullptr; // it went with the first bytes
-            message.msg_controllen = 0;
+            packet.msg_control = nullptr; // it went with the first bytes
+            packet.msg_controllen = 0;
         }
     }
 }
@@ -252,11 +270,7 @@ std::string MachoJail::receive(size_t size) {
     return bytes;
 }
 
-jail::Answer MachoJail::exchange(const jail::Request &request, const std::vector<int> &files) {
-    if (pid_ < 0) {
-        start();
-    }
-    send(jail::encodeRequest(request), files);
+jail::Answer MachoJail::receiveAnswer(const jail::Request &request) {
     auto refuse = [] {
         throw Error(ErrorKind::failure, "what the process that looks at it says is no answer");
     };
@@ -278,23 +292,44 @@ jail::Answer MachoJail::exchange(const jail::Request &request, const std::vector
     return std::move(*answer);
 }
 
-jail::Answer MachoJail::ask(const jail::Request &request, int file, int second) {
-    std::vector<int> files{file};
-    if (second >= 0) {
-        files.push_back(second);
-    }
+std::chrono::milliseconds MachoJail::patienceFor(const jail::Request &request) const {
     uint64_t seconds =
         request.fileSize / patience_.bytesPerSecond + request.secondSize / patience_.bytesPerSecond;
-    std::chrono::milliseconds patience = patience_.constant;
-    patience += std::min<std::chrono::milliseconds>(
-        mostPatience, std::chrono::seconds(std::min<uint64_t>(seconds, 1u << 30)));
-    deadline_ = std::chrono::steady_clock::now() + patience;
-    for (bool again = false;; again = true) {
+    return patience_.constant +
+           std::min<std::chrono::milliseconds>(mostPatience,
+                                               std::chrono::seconds(std::min<uint64_t>(seconds, 1u << 30)));
+}
+
+/// From the question at `next` on. Sends ahead, but no more than a socket takes at once: else each side could
+/// wait for the other to read.
+void MachoJail::exchange(const std::vector<Message> &messages, size_t next,
+                         std::vector<jail::Answer> &answers) {
+    if (pid_ < 0) {
+        start();
+    }
+    size_t bytesAhead = 0;
+    for (size_t sent = next; next < messages.size(); ++next) {
+        deadline_ = std::chrono::steady_clock::now() + patienceFor(*messages[next].request);
+        while (sent < messages.size() &&
+               (sent == next || bytesAhead + messages[sent].bytes.size() <= mostBytesAhead)) {
+            bytesAhead += messages[sent].bytes.size();
+            send(messages[sent++]);
+        }
+        answers.push_back(receiveAnswer(*messages[next].request));
+        bytesAhead -= messages[next].bytes.size();
+    }
+}
+
+void MachoJail::converse(const std::vector<Message> &messages, std::vector<jail::Answer> &answers) {
+    size_t next = 0, before = answers.size(), diedAt = SIZE_MAX;
+    while (next < messages.size()) {
         try {
-            return exchange(request, files);
+            exchange(messages, next, answers);
+            next = messages.size();
         } catch (const Died &) {
             std::string how = awaitEnd();
-            if (again) {
+            next = answers.size() - before;
+            if (std::exchange(diedAt, next) == next) {
                 throw Error(ErrorKind::failure, "the process that looks at it {}, twice", how);
             }
         } catch (const Error &) {
@@ -305,6 +340,24 @@ jail::Answer MachoJail::ask(const jail::Request &request, int file, int second) 
             throw;
         }
     }
+}
+
+jail::Answer MachoJail::ask(const jail::Request &request, int file, int second) {
+    std::vector<int> files{file};
+    if (second >= 0) {
+        files.push_back(second);
+    }
+    std::vector<jail::Answer> answers;
+    converse({{&request, jail::encodeRequest(request), files}}, answers);
+    return std::move(answers.front());
+}
+
+void MachoJail::askAll(const std::vector<Question> &questions, std::vector<jail::Answer> &answers) {
+    std::vector<Message> messages;
+    for (const Question &question : questions) {
+        messages.push_back({&question.request, jail::encodeRequest(question.request), {question.file.get()}});
+    }
+    converse(messages, answers);
 }
 
 } // namespace firn

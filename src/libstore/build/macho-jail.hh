@@ -18,8 +18,7 @@ struct JailPatience {
 };
 
 /// The process that looks into Mach-O files, started when first needed and then asked one thing after the
-/// other; ended by the destructor, and by the daemon's own end. One thread; on Linux the one that asks first
-/// must live as long.
+/// other; ended by the destructor, and by the daemon's own end. One thread, which on Linux must live as long.
 class MachoJail {
   public:
     /// `program`: see machoJailProgram().
@@ -27,6 +26,10 @@ class MachoJail {
     ~MachoJail();
     MachoJail(const MachoJail &) = delete;
     MachoJail &operator=(const MachoJail &) = delete;
+
+    /// Starts the process, which gets ready by itself: it is going to be asked. Where it cannot be started,
+    /// ask() tries again, and says so.
+    void prepare() noexcept;
 
     /// `file` is open for reading only, and `request.fileSize` bytes long. Where the process died, by itself
     /// or killed, another is started and asked once more. Throws Error(failure) with one clause that says why
@@ -36,8 +39,18 @@ class MachoJail {
     /// `second` is the second file of a request that has two, likewise open.
     jail::Answer ask(const jail::Request &request, int file, int second = -1);
 
+    struct Question {
+        jail::Request request;
+        UniqueFd file;
+    };
+    /// Asks one thing after the other without waiting in between, and appends the answers in their order.
+    /// After an exception, which is one of ask()'s, the question that has no answer is the one that led to
+    /// it.
+    void askAll(const std::vector<Question> &questions, std::vector<jail::Answer> &answers);
+
   private:
     class Died;
+    struct Message;
 
     void start();
     /// Kills the process, and returns its status.
@@ -45,9 +58,12 @@ class MachoJail {
     /// Of a process that has closed its socket: says how it ended. Kills it if it has not within a moment.
     std::string awaitEnd();
     void awaitReady(short events);
-    void send(const std::string &bytes, const std::vector<int> &files);
+    void send(const Message &message);
     std::string receive(size_t size);
-    jail::Answer exchange(const jail::Request &request, const std::vector<int> &files);
+    jail::Answer receiveAnswer(const jail::Request &request);
+    std::chrono::milliseconds patienceFor(const jail::Request &request) const;
+    void exchange(const std::vector<Message> &messages, size_t next, std::vector<jail::Answer> &answers);
+    void converse(const std::vector<Message> &messages, std::vector<jail::Answer> &answers);
 
     std::string program_;
     JailPatience patience_;

@@ -97,6 +97,7 @@ class OutputScanner : public OutputNarWriter {
     ReferenceScanner scanner_;
     uint32_t file_ = 0;       ///< being scanned
     bool atBegin_ = false;    ///< of it
+    bool untouched_ = false;  ///< no occurrence in it may be rewritten, so far
     uint64_t takenUntil_ = 0; ///< end of the last occurrence in it that may be rewritten
     size_t kept_ = 0;         ///< occurrences in all contents
 
@@ -144,6 +145,9 @@ void OutputScanner::noteContents(const PartHit &hit) {
         return;
     }
     TouchedNode &touched = touch(file_);
+    if (std::exchange(untouched_, false) && options_.onTouchedFile) {
+        options_.onTouchedFile(result_.heads[file_]);
+    }
     if (touched.everywhere) {
         return;
     }
@@ -159,6 +163,7 @@ UniqueFd OutputScanner::openContents(int dir, uint32_t node) {
     scanner_.begin();
     file_ = node;
     atBegin_ = true;
+    untouched_ = true;
     takenUntil_ = 0;
     UniqueFd fd = OutputNarWriter::openContents(dir, node);
     const OutputNode &file = tree_.nodes[node];

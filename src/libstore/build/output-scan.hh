@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -31,6 +32,8 @@ struct ScanOptions {
     /// Put every regular file on a new inode, which is what gets hashed. Files that have names outside the
     /// outputs always are.
     bool renewFiles = false;
+    /// Told what a regular file begins with when the first occurrence that may be rewritten is found in it.
+    std::function<void(const FileHead &head)> onTouchedFile;
 };
 
 struct ScanResult {

@@ -91,10 +91,12 @@ bool pathPromisesContent(const NewOutput &output) {
            !std::holds_alternative<DeferredOutput>(*output.specification);
 }
 
-ScanOptions scanOptions(const Context &context, const ScanTargets &targets, const NewOutput &output) {
+ScanOptions scanOptions(const Context &context, const ScanTargets &targets, OutputRepair &repair,
+                        const NewOutput &output) {
     ScanOptions options;
     options.parts = &targets.parts;
     options.rewritable = targets.rewritable;
+    options.onTouchedFile = [&repair](const FileHead &head) { repair.foresee(head); };
     options.renewFiles =
         context.request.copyAllOutputs || (context.request.copyFixedOutputs && pathPromisesContent(output));
     if (const auto *fixed = std::get_if<FixedOutput>(output.specification)) {
@@ -105,10 +107,10 @@ ScanOptions scanOptions(const Context &context, const ScanTargets &targets, cons
     return options;
 }
 
-void scan(const Context &context, const ScanTargets &targets, NewOutputs &outputs) {
+void scan(const Context &context, const ScanTargets &targets, OutputRepair &repair, NewOutputs &outputs) {
     for (NewOutput &output : outputs) {
-        output.scan =
-            scanOutput(context.request.scratchDir, output.tree, scanOptions(context, targets, output));
+        output.scan = scanOutput(context.request.scratchDir, output.tree,
+                                 scanOptions(context, targets, repair, output));
     }
 }
 
@@ -486,7 +488,7 @@ void OutputRegistration::Impl::prepare() {
     outputs = collect(context, alreadyValid);
     // Everything is canonical and ours.
     ScanTargets targets = scanTargets(context);
-    scan(context, targets, outputs);
+    scan(context, targets, repair, outputs);
     outputs = orderOutputs(context, targets, std::move(outputs));
     decision = decideOutputs(context, targets, repair, outputs);
     fixupMachoPageHashes(context, decision, repair, outputs);

@@ -87,6 +87,9 @@ struct AddressForms {
 class OutputRepair {
   public:
     virtual ~OutputRepair() = default;
+    /// The contents of a file that begins so are found to be touched, while the rest of the output is still
+    /// being read: something may be got ready for what will be asked.
+    virtual void foresee(const FileHead &) {}
     /// For an output whose address is to be computed, or that has such an address of Firn's own and is
     /// checked: `output` has the rewrites of the others' paths, and its own `scratchPath` as it is. What
     /// repair() will answer for it later makes the final forms of the files that have a normal form.

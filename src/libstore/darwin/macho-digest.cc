@@ -68,14 +68,15 @@ std::string_view MachoDigest::of(const ByteRange &range) {
 /// The bytes at `offset`, at most `size`; fewer where the buffer ends.
 std::string_view MachoDigest::piece(uint64_t offset, uint64_t size) {
     if (offset < buffered_.offset || offset >= buffered_.end()) {
-        if (!buffer_) {
-            capacity_ = std::min(bufferSize, file_.size());
-            buffer_.reset(new char[capacity_]);
-        }
         uint64_t wanted = std::max(size, aheadEnd_ > offset ? aheadEnd_ - offset : 0);
+        wanted = std::min(wanted, bufferSize);
         buffered_ = {}; // in case reading fails
-        file_.read(offset, buffer_.get(), std::min(wanted, capacity_));
-        buffered_ = {offset, std::min(wanted, capacity_)};
+        if (wanted > capacity_) {
+            buffer_.reset(new char[wanted]);
+            capacity_ = wanted;
+        }
+        file_.read(offset, buffer_.get(), wanted);
+        buffered_ = {offset, wanted};
     }
     uint64_t inside = offset - buffered_.offset;
     return {buffer_.get() + inside, std::min(size, buffered_.size - inside)};

@@ -11,7 +11,7 @@ namespace {
 constexpr uint32_t slotTypeInfoPlist = 1;
 
 /// Slots are read in pieces of this size: a few pages' slots are wanted of a directory of megabytes.
-constexpr uint64_t slotsReadSize = 8192;
+constexpr uint64_t slotsReadSize = 4096;
 
 } // namespace
 
