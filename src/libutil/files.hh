@@ -55,11 +55,13 @@ std::string readFile(const std::filesystem::path &path, uint64_t limit = UINT64_
 void writeFile(const std::filesystem::path &path, std::string_view content, mode_t mode = 0666);
 
 /// Removes a file or a whole tree relative to its parent: iterative, no symlink followed, directories made
-/// accessible (chmod through their descriptor) where needed. Returns the number of bytes (st_blocks * 512)
-/// freed for files (not directories) whose link count was 1. A name that is not there is fine and frees 0. It
-/// stays on the file system of `name`: where something is mounted inside it throws Error(refused), with part
-/// of the tree gone. Trees may be deeper than the descriptors a process may open.
-uint64_t removeTree(int dir, const std::string &name);
+/// accessible (chmod through their descriptor) where needed. A name that is not there is fine. It stays on
+/// the file system of `name`: where something is mounted inside it throws Error(refused), with part of the
+/// tree gone. Trees may be deeper than the descriptors a process may open.
+void removeTree(int dir, const std::string &name);
+/// The same, and returns the number of bytes (st_blocks * 512) freed for files (not directories) whose link
+/// count was 1: that costs looking at each.
+uint64_t removeTreeCounting(int dir, const std::string &name);
 
 /// mkdir -p; existing directories (also behind symlinks) are fine.
 void makeDirectories(const std::filesystem::path &path, mode_t mode = 0755);

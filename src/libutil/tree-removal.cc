@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <exception>
+#include <system_error>
+#include <thread>
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -18,44 +21,47 @@ namespace firn {
 
 namespace {
 
+struct RemovalOptions {
+    bool counts = false;   ///< how many bytes become free
+    bool isInside = false; ///< of a tree: nothing may be mounted on what is removed itself either
+    size_t maxOpen = 48;   ///< directories
+};
+
 class TreeRemover {
   public:
-    explicit TreeRemover(int dir) : way_(dir) {}
+    TreeRemover(int dir, const RemovalOptions &options) : way_(dir, options.maxOpen), options_(options) {}
 
-    uint64_t remove(const std::string &name) {
-        struct stat st;
-        if (!statAt(way_.current(), name, st)) {
-            return 0;
-        }
-        device_ = st.st_dev;
-        mount_ = mountId(way_.current());
-        removeEntry(name, st);
-        while (way_.depth() > 0) {
-            removeNext();
-        }
-        return freed_;
-    }
+    uint64_t remove(const std::string &name);
 
   private:
     /// What is left to do in a directory on the way.
     struct Remainder {
-        std::vector<std::string> names;
+        std::vector<DirectoryEntry> entries;
         unsigned listings = 1;
     };
 
     /// One step: the next entry of the innermost directory, or the directory itself when nothing is left.
     void removeNext() {
-        std::vector<std::string> &names = remainders_.back().names;
-        if (names.empty()) {
+        std::vector<DirectoryEntry> &entries = remainders_.back().entries;
+        if (entries.empty()) {
             leaveAndRemove();
             return;
         }
-        std::string name = std::move(names.back());
-        names.pop_back();
-        struct stat st;
-        if (statAt(way_.current(), name, st)) {
-            removeEntry(name, st);
+        DirectoryEntry entry = std::move(entries.back());
+        entries.pop_back();
+        bool known = entry.type != FileType::directory && entry.type != FileType::unknown;
+        if (known && !options_.counts && unlinkUnseen(entry.name)) {
+            return;
         }
+        struct stat st;
+        if (statAt(way_.current(), entry.name, st)) {
+            removeEntry(entry.name, st);
+        }
+    }
+
+    /// False where it has to be looked at: a directory may have taken its place.
+    bool unlinkUnseen(const std::string &name) const {
+        return unlinkat(way_.current(), name.c_str(), 0) == 0 || errno == ENOENT;
     }
 
     void removeEntry(const std::string &name, const struct stat &st) {
@@ -75,11 +81,11 @@ class TreeRemover {
         makeAccessible(name, st);
         way_.enter(name);
         checkSameMount();
-        if (way_.depth() > 1 && isMountRoot(way_.current())) {
+        if ((way_.depth() > 1 || options_.isInside) && isMountRoot(way_.current())) {
             throw Error(ErrorKind::refused, "{} is not removed: something is mounted there. Unmount it first",
                         way_.describe());
         }
-        remainders_.push_back({listDirectory(way_.current())});
+        remainders_.push_back({listEntries(way_.current())});
     }
 
     /// A subvolume that the build made lies in the same mount; rmdir() removes it when it is empty, from
@@ -126,7 +132,7 @@ class TreeRemover {
         // Somebody put something in since it was listed.
         way_.enter(name);
         checkSameMount();
-        remainders_.back().names = listDirectory(way_.current());
+        remainders_.back().entries = listEntries(way_.current());
         remainders_.back().listings++;
     }
 
@@ -151,16 +157,109 @@ class TreeRemover {
     }
 
     DirectoryStack way_;
+    const RemovalOptions options_;
     std::vector<Remainder> remainders_; ///< one for each directory on the way
     dev_t device_ = 0;
     std::optional<uint64_t> mount_; ///< of the directory that the tree is in; none: st_dev must do
     uint64_t freed_ = 0;
 };
 
+/// Half of the directories in a directory, removed by a thread of its own: the kernel takes its time for each
+/// file, and most machines have a core to spare when nothing is left to do but to clean up.
+class SharedRemoval {
+  public:
+    /// Takes its share out of `entries`, or nothing where there are few, or no thread is to be had.
+    SharedRemoval(int directory, std::vector<DirectoryEntry> &entries) {
+        share_ = takeHalf(entries);
+        if (share_.empty()) {
+            return;
+        }
+        try {
+            thread_ = std::thread([this, directory] {
+                try {
+                    for (const std::string &name : share_) {
+                        TreeRemover(directory, {.isInside = true, .maxOpen = 16}).remove(name);
+                    }
+                } catch (...) {
+                    failure_ = std::current_exception();
+                }
+            });
+        } catch (const std::system_error &) {
+            for (std::string &name : share_) {
+                entries.push_back({std::move(name), FileType::directory});
+            }
+        }
+    }
+    SharedRemoval(const SharedRemoval &) = delete;
+    SharedRemoval &operator=(const SharedRemoval &) = delete;
+    ~SharedRemoval() { join(); }
+
+    void finish() {
+        join();
+        if (failure_) {
+            std::rethrow_exception(failure_);
+        }
+    }
+
+  private:
+    static std::vector<std::string> takeHalf(std::vector<DirectoryEntry> &entries) {
+        constexpr ptrdiff_t few = 16;
+        auto isDirectory = [](const DirectoryEntry &entry) { return entry.type == FileType::directory; };
+        std::vector<std::string> half;
+        if (std::count_if(entries.begin(), entries.end(), isDirectory) < few) {
+            return half;
+        }
+        bool take = false;
+        std::erase_if(entries, [&](DirectoryEntry &entry) {
+            take = isDirectory(entry) && !take;
+            if (take) {
+                half.push_back(std::move(entry.name));
+            }
+            return take;
+        });
+        return half;
+    }
+
+    void join() {
+        if (thread_.joinable()) {
+            thread_.join();
+        }
+    }
+
+    std::vector<std::string> share_;
+    std::exception_ptr failure_;
+    std::thread thread_;
+};
+
+uint64_t TreeRemover::remove(const std::string &name) {
+    struct stat st;
+    if (!statAt(way_.current(), name, st)) {
+        return 0;
+    }
+    device_ = st.st_dev;
+    mount_ = mountId(way_.current());
+    removeEntry(name, st);
+    if (way_.depth() > 0 && !options_.counts && !options_.isInside) {
+        SharedRemoval share(way_.current(), remainders_.back().entries);
+        while (way_.depth() > 1 || !remainders_.back().entries.empty()) {
+            removeNext();
+        }
+        share.finish();
+    }
+    while (way_.depth() > 0) {
+        removeNext();
+    }
+    return freed_;
+}
+
 } // namespace
 
-uint64_t removeTree(int dir, const std::string &name) {
-    return TreeRemover(dir).remove(name);
+void removeTree(int dir, const std::string &name) {
+    TreeRemover(dir, {}).remove(name);
+}
+
+uint64_t removeTreeCounting(int dir, const std::string &name) {
+    return TreeRemover(dir, {.counts = true}).remove(name);
 }
 
 } // namespace firn

@@ -209,58 +209,6 @@ TEST_F(OutputComparison, StopsWhenNobodyWantsItAnyMore) {
     clearInterrupt();
 }
 
-TEST_F(OutputComparison, ReadsWhatLooksUntouchedOnlyIfItMust) {
-    auto settle = [](const fs::path &file, mode_t mode, time_t time) {
-        struct timespec times[2] = {{0, UTIME_OMIT}, {time, 0}};
-        ASSERT_EQ(utimensat(AT_FDCWD, file.c_str(), times, 0), 0);
-        ASSERT_EQ(chmod(file.c_str(), mode), 0);
-    };
-    for (const char *name : {"same", "hidden", "time", "mode", "size"}) {
-        write(oldTree() / name, "old text");
-        write(newTree() / name, name == std::string("same")   ? "old text"
-                                : name == std::string("size") ? "new and longer"
-                                                              : "new text");
-        settle(oldTree() / name, name == std::string("mode") ? 0644 : 0444,
-               name == std::string("time") ? 2 : 1);
-    }
-    CompareOptions options;
-    EXPECT_EQ(compare(options).contents, 4u);
-    options.trustUntouched = true;
-    TreeComparison found = compare(options);
-    std::vector<std::string> paths;
-    for (const TreeDifference &difference : found.differences) {
-        paths.push_back(difference.path);
-    }
-    EXPECT_EQ(paths, (std::vector<std::string>{"mode", "size", "time"}));
-    EXPECT_EQ(found.contents, 3u);
-}
-
-TEST_F(OutputComparison, AsksOfWhatLooksUntouchedOnlyWhatIsKnownToBeMachO) {
-    test::Image image;
-    for (const char *name : {"known", "unknown"}) {
-        writeBoth(name, image.bytes);
-        struct timespec times[2] = {{0, UTIME_OMIT}, {1, 0}};
-        ASSERT_EQ(utimensat(AT_FDCWD, (oldTree() / name).c_str(), times, 0), 0);
-        ASSERT_EQ(chmod((oldTree() / name).c_str(), 0444), 0);
-    }
-    CompareOptions options;
-    options.trustUntouched = true;
-    options.machoFiles = {"known"};
-    EXPECT_TRUE(compare(options).stale.empty());
-    options.isStale = [](int, uint64_t) { return true; };
-    EXPECT_EQ(compare(options).stale, std::vector<std::string>{"known"});
-    // What was built is what was registered: that is what is said to be stale, whatever lies there now.
-    std::string built = image.bytes;
-    built[5000] = 'b';
-    write(newTree() / "known", built);
-    options.isStale = [](int file, uint64_t) {
-        char byte = 0;
-        EXPECT_EQ(pread(file, &byte, 1, 5000), 1);
-        return byte == 'b';
-    };
-    EXPECT_EQ(compare(options).stale, std::vector<std::string>{"known"});
-}
-
 TEST_F(OutputComparison, AsksWhetherWhatIsTheSameAndCanBeMachOIsStale) {
     test::Image image;
     writeBoth("prog", image.bytes);

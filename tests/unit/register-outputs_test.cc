@@ -17,6 +17,7 @@
 #include "libstore/build/output-copy.hh"
 #include "libstore/build/output-placement.hh"
 #include "libstore/build/register-outputs.hh"
+#include "libutil/background-close.hh"
 #include "libutil/files.hh"
 #include "libutil/nar.hh"
 #include "unit/expect-error.hh"
@@ -797,6 +798,71 @@ TEST_F(RegisterOutputs, ReportsACheckThatDiffersAndKeepsItOnRequest) {
     EXPECT_EQ(namesIn(tmp_ / "log" / "a"), std::set<std::string>{"report"});
     EXPECT_EQ(read(finalOf().string() + ".check"), "second");
     EXPECT_EQ(read(finalOf()), "first");
+}
+
+TEST_F(RegisterOutputs, WhatACheckKeepsIsCanonical) {
+    addOutput("out", 'a');
+    for (const char *content : {"first", "second"}) {
+        fs::create_directories(scratchOf() / "dir");
+        write(scratchOf() / "dir" / "file", content);
+        write(scratchOf() / "tool", "tool");
+        chmod((scratchOf() / "tool").c_str(), 04711);
+        chmod((scratchOf() / "dir" / "file").c_str(), 0640);
+        fs::create_symlink("tool", scratchOf() / "link");
+        if (content == std::string("first")) {
+            run();
+        }
+    }
+    checkOutputs({.keepForUser = true, .keepForHook = false, .reportFile = {}});
+    failure(BuildResult::Status::notDeterministic);
+    fs::path kept = finalOf().string() + ".check";
+    EXPECT_EQ(read(kept / "dir" / "file"), "second");
+    for (auto [name, mode] :
+         {std::pair("", 0555), {"dir", 0555}, {"dir/file", 0444}, {"tool", 0555}, {"link", 0777}}) {
+        struct stat st;
+        ASSERT_EQ(lstat((kept / name).c_str(), &st), 0) << name;
+        EXPECT_EQ(st.st_mode & 07777, static_cast<mode_t>(mode)) << name;
+        EXPECT_EQ(st.st_mtime, 1) << name;
+    }
+}
+
+TEST_F(RegisterOutputs, ACheckReadsWhatItsOwnerMayNot) {
+    addOutput("out", 'a');
+    for (int i = 0; i < 2; ++i) {
+        fs::create_directories(scratchOf() / "dir" / "shut");
+        write(scratchOf() / "dir" / "shut" / "file", "text");
+        chmod((scratchOf() / "dir" / "shut" / "file").c_str(), 0);
+        chmod((scratchOf() / "dir" / "shut").c_str(), 0);
+        chmod((scratchOf() / "dir").c_str(), 0200);
+        run();
+        checkOutputs({});
+    }
+    EXPECT_TRUE(report_.deterministic());
+    EXPECT_EQ(report_.outputs.size(), 1u);
+}
+
+TEST_F(RegisterOutputs, LargeFilesOfACheckAreFreedWhenTheirDescriptorsAreClosed) {
+    addOutput("out", 'a');
+    auto make = [&] {
+        fs::create_directory(scratchOf());
+        write(scratchOf() / "small", "text");
+        write(scratchOf() / "large", std::string(slowToFree, 'x'));
+    };
+    make();
+    run();
+    checkOutputs({});
+    make();
+    FakeRepair repair(nullptr);
+    OutputRegistration registration(store_, *logger_, request_, repair);
+    registration.prepare();
+    registration.finish();
+    EXPECT_FALSE(fs::exists(scratchOf()));
+    std::vector<UniqueFd> unfreed = registration.takeUnfreed();
+    ASSERT_EQ(unfreed.size(), 1u);
+    struct stat st;
+    ASSERT_EQ(fstat(unfreed[0].get(), &st), 0);
+    EXPECT_EQ(st.st_nlink, 0u);
+    EXPECT_EQ(static_cast<uint64_t>(st.st_size), slowToFree);
 }
 
 TEST_F(RegisterOutputs, ACheckRemovesWhatAnEarlierOneHasKeptButNothingThatIsValid) {

@@ -89,6 +89,27 @@ TEST_F(RemoveTreeWithMounts, DoesNotCrossIntoAnotherFileSystem) {
               0);
 }
 
+TEST_F(RemoveTreeWithMounts, DoesNotCrossIntoAnyOfManyDirectories) {
+    for (int i = 0; i < 40; ++i) {
+        std::filesystem::create_directories(scratch_ / "tree" / std::to_string(i));
+    }
+    std::string source = scratch_ / "outside";
+    for (int i = 0; i < 40; i += 13) {
+        std::string target = scratch_ / "tree" / std::to_string(i);
+        std::filesystem::create_directories(target);
+        EXPECT_EQ(runWithMounts([&] {
+                      return mount(source.c_str(), target.c_str(), nullptr, MS_BIND, nullptr) == 0 &&
+                             isRefused();
+                  }),
+                  0)
+            << i;
+        for (int j = 0; j < 40; ++j) {
+            std::filesystem::create_directories(scratch_ / "tree" / std::to_string(j));
+        }
+    }
+    EXPECT_EQ(readFile(scratch_ / "outside" / "file"), "precious");
+}
+
 TEST_F(RemoveTreeWithMounts, DoesNotEmptyABindMountOfTheSameFileSystem) {
     std::string target = scratch_ / "tree" / "mounted";
     std::string source = scratch_ / "outside";

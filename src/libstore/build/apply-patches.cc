@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <set>
+#include <utility>
 
 #include <unistd.h>
 
@@ -27,7 +28,7 @@ class Applier : public PatchedNarWriter {
   protected:
     UniqueFd openContents(int dir, uint32_t node) override;
     void passPatched(int fd, const NodePatches &change, Sink &archive) override;
-    void closeContents(int dir, uint32_t node) override;
+    void closeContents(int dir, uint32_t node, UniqueFd file) override;
     void abandonContents() noexcept override { replacement_.reset(); }
 
   private:
@@ -72,9 +73,9 @@ void Applier::passPatched(int fd, const NodePatches &change, Sink &archive) {
     PatchedNarWriter::passPatched(fd, change, archive);
 }
 
-void Applier::closeContents(int, uint32_t) {
+void Applier::closeContents(int, uint32_t, UniqueFd file) {
     if (replacement_) {
-        replacement_->commit();
+        replacement_->commit(std::move(file));
         replacement_.reset();
     }
 }

@@ -33,6 +33,7 @@
 #include "libstore/model/structured-attributes.hh"
 #include "libstore/store/path-locks.hh"
 #include "libutil/descriptor-limit.hh"
+#include "libutil/background-close.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 #include "libutil/interrupt.hh"
@@ -82,6 +83,7 @@ struct DerivationBuilder::Impl {
     std::map<std::string, StorePath> scratchPaths;
     std::optional<StoreLeftovers> leftovers;
     std::optional<ScratchStore> scratchStore;
+    std::vector<UniqueFd> unfreed; ///< see OutputRegistration
     std::optional<BuildDirectory> directory;
     const ExecChoice *execution = nullptr;
     std::string buildTop; ///< the directory as the builder sees it
@@ -550,6 +552,7 @@ Task<OutputInfos> DerivationBuilder::Impl::registerAll() {
     StorePathSet computed = outputs.pathsToLock();
     PathLocks locks = co_await lockComputed(computed);
     OutputInfos infos = inTime([&] { return outputs.finish(); });
+    unfreed = outputs.takeUnfreed();
     for (const auto &[name, info] : infos) {
         leftovers->forget(info.path);
     }
@@ -624,6 +627,7 @@ void DerivationBuilder::Impl::leave(bool failed) {
     removeDirectory();
     scratchStore.reset();
     leftovers.reset();
+    closeInBackground(std::move(unfreed));
     log.reset();
     activity.reset();
     releaseUser();

@@ -6,6 +6,7 @@
 
 #include "libstore/build/output-copy.hh"
 #include "libstore/build/output-placement.hh"
+#include "libstore/build/untouched-output.hh"
 #include "libstore/darwin/macho-page-hashes.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
@@ -31,15 +32,10 @@ std::map<std::string, uint32_t> rewrittenFiles(const CheckedOutput &output) {
     return nodes;
 }
 
-std::set<std::string> machoFiles(const CheckedOutput &output) {
-    std::set<std::string> paths;
-    for (uint32_t node = 0; node < output.heads.size(); ++node) {
-        const FileHead &head = output.heads[node];
-        if (canBeMacho({head.data(), head.size()})) {
-            paths.insert(output.tree.pathOf(node));
-        }
-    }
-    return paths;
+/// By node of the new tree.
+bool isMachoCandidate(const CheckedOutput &output, uint32_t node) {
+    const FileHead &head = output.heads[node];
+    return canBeMacho({head.data(), head.size()});
 }
 
 } // namespace
@@ -111,13 +107,30 @@ void OutputCheck::lookForDamage(OutputReport &report) {
     report.damaged = report.diskHash != report.oldHash;
 }
 
-void OutputCheck::compareTreesOf(const CheckedOutput &output, bool trustUntouched, OutputReport &report) {
+/// Of an output that is the same, the files of which the signature is stale. What was built is what was
+/// registered: that is looked at, whatever lies in the store.
+void OutputCheck::lookForStale(const CheckedOutput &output, OutputReport &report) {
+    std::vector<std::string> &stale = report.comparison.stale;
+    bool any = false;
+    for (uint32_t node = 0; node < output.heads.size() && !any; ++node) {
+        any = isMachoCandidate(output, node);
+    }
+    if (!any) {
+        return;
+    }
+    visitFiles(output.dir, output.tree, [&](int dir, uint32_t node) {
+        throwIfInterrupted();
+        const OutputNode &file = output.tree.nodes[node];
+        if (stale.size() < CompareOptions().mostListed && isMachoCandidate(output, node) &&
+            isStale(openFileAt(dir, file.name).get(), file.size)) {
+            stale.push_back(output.tree.pathOf(node));
+        }
+    });
+}
+
+void OutputCheck::compareTreesOf(const CheckedOutput &output, OutputReport &report) {
     std::map<std::string, uint32_t> rewritten = rewrittenFiles(output);
     CompareOptions options = compareOptions(output, rewritten);
-    if (trustUntouched) {
-        options.trustUntouched = true;
-        options.machoFiles = machoFiles(output);
-    }
     report.comparison = compareTrees({store_.storeFd(), output.valid.path.baseName()},
                                      {output.dir, output.tree.root().name}, options);
     for (TreeDifference &difference : report.comparison.differences) {
@@ -139,14 +152,15 @@ OutputReport OutputCheck::compare(const CheckedOutput &output) {
                         .newSize = output.made.narSize};
     bool sameHash = report.oldHash == report.newHash, equal = false;
     try {
-        compareTreesOf(output, sameHash, report);
-        bool found = report.comparison.total() > 0;
-        equal = !found && report.comparison.explained > 0;
-        if (sameHash && found) {
-            compareTreesOf(output, false, report);
-        }
-        if (!sameHash || found) {
-            lookForDamage(report);
+        if (sameHash && looksUntouched(store_.storeFd(), output.valid.path.baseName(), output.tree)) {
+            lookForStale(output, report);
+        } else {
+            compareTreesOf(output, report);
+            bool found = report.comparison.total() > 0;
+            equal = !found && report.comparison.explained > 0;
+            if (!sameHash || found) {
+                lookForDamage(report);
+            }
         }
     } catch (const DeadlinePassed &) {
         throw;

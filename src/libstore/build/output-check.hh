@@ -38,7 +38,8 @@ class OutputCheck : public OutputJudge {
     OutputReport compare(const CheckedOutput &output);
     CompareOptions compareOptions(const CheckedOutput &output,
                                   const std::map<std::string, uint32_t> &rewritten);
-    void compareTreesOf(const CheckedOutput &output, bool trustUntouched, OutputReport &report);
+    void compareTreesOf(const CheckedOutput &output, OutputReport &report);
+    void lookForStale(const CheckedOutput &output, OutputReport &report);
     void lookForDamage(OutputReport &report);
     std::optional<jail::Answer> askJail(const jail::Request &request, int file, int second = -1);
     MachoComparison compareMacho(int oldFile, uint64_t oldSize, int newFile, uint64_t newSize);

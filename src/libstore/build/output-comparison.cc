@@ -22,13 +22,6 @@ using Kind = TreeDifference::Kind;
 
 constexpr size_t machoHead = 4; ///< bytes that tell whether a file can be Mach-O
 
-/// Who writes to a file of the store without meaning to hide it leaves another time at least.
-bool looksUntouched(const struct stat &registered, const struct stat &built) {
-    mode_t mode = registered.st_mode & 07777;
-    return registered.st_mtime == 1 && (mode == 0444 || mode == 0555) && registered.st_uid == built.st_uid &&
-           registered.st_size == built.st_size;
-}
-
 ObjectType typeOf(const struct stat &st, const std::string &name) {
     if (S_ISREG(st.st_mode)) {
         return ObjectType::regular;
@@ -228,12 +221,6 @@ class TreeComparer {
         contents.oldSize = static_cast<uint64_t>(oldStat.st_size);
         contents.newSize = static_cast<uint64_t>(newStat.st_size);
         if (contents.oldSize == 0 && contents.newSize == 0) {
-            return;
-        }
-        if (options_.trustUntouched && looksUntouched(oldStat, newStat)) {
-            if (options_.isStale && options_.machoFiles.contains(path_)) {
-                lookAtSame(openFileAt(newStack_.current(), newName).get(), newStat);
-            }
             return;
         }
         UniqueFd oldFile = openFileAt(oldStack_.current(), oldName);

@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -72,13 +71,6 @@ struct CompareOptions {
     /// Whether a file that is the same in both trees, and can be Mach-O, has a stale code signature. May be
     /// empty.
     std::function<bool(int file, uint64_t size)> isStale{};
-    /// Two files of the same size count as the same, and are not compared, where the older has the owner,
-    /// mode and time that a store gives it: nobody has written to it since, or nobody who tells. For where
-    /// that is what is to be expected.
-    bool trustUntouched = false;
-    /// With trustUntouched: paths in the new tree of all files that can be Mach-O. Of these the new one is
-    /// what `isStale` is asked about.
-    std::set<std::string> machoFiles{};
 };
 
 /// One tree: an entry of a directory.
@@ -87,8 +79,8 @@ struct TreePlace {
     std::string name;
 };
 
-/// Reads both trees once, the contents of files of the same inode not at all (but for `isStale`), nor those
-/// of untouched files where these are trusted. Iterative, no symlink followed; memory for one directory's
+/// Reads both trees once, the contents of files of the same inode not at all (but for `isStale`). Iterative,
+/// no symlink followed; memory for one directory's
 /// names per level, and what is listed. A root that is not there counts as missing or extra. Stops where
 /// throwIfInterrupted() does.
 TreeComparison compareTrees(const TreePlace &oldTree, const TreePlace &newTree,

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "libstore/build/clone-file.hh"
+#include "libutil/background-close.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
 #include "libutil/interrupt.hh"
@@ -103,7 +104,7 @@ UniqueFd ReplacementFile::reopen() const {
     return openFileAt(dir_, temporary_);
 }
 
-void ReplacementFile::commit() {
+void ReplacementFile::commit(UniqueFd old) {
     // The owner too: a file system may give a new file its directory's group.
     if (fchown(fd_.get(), geteuid(), getegid()) != 0 || fchmod(fd_.get(), executable_ ? 0555 : 0444) != 0 ||
         futimens(fd_.get(), canonicalTimes) != 0) {
@@ -114,6 +115,12 @@ void ReplacementFile::commit() {
         throwErrno("putting the new '{}' in place", escapeForDisplay(name_));
     }
     temporary_.clear();
+    struct stat st;
+    if (old && fstat(old.get(), &st) == 0 && static_cast<uint64_t>(st.st_size) >= slowToFree) {
+        std::vector<UniqueFd> files;
+        files.push_back(std::move(old));
+        closeInBackground(std::move(files));
+    }
 }
 
 // ---- replaceSymlink

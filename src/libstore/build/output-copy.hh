@@ -9,6 +9,7 @@
 #include "libstore/build/output-tree.hh"
 #include "libstore/build/patch.hh"
 #include "libstore/build/reference-scanner.hh"
+#include "libutil/file-descriptor.hh"
 #include "libutil/stream.hh"
 
 // Changing what lies in an output. No byte of an existing inode is ever written: a changed file is a new one,
@@ -32,8 +33,9 @@ class ReplacementFile : public Sink {
     void writeAt(std::string_view bytes, uint64_t offset);
     /// Another descriptor, to read it from its start.
     UniqueFd reopen() const;
-    /// Makes it canonical and gives it the old file's name.
-    void commit();
+    /// Makes it canonical and gives it the old file's name. `old` may be a descriptor of the old file: then
+    /// nobody waits until a large one's blocks are free.
+    void commit(UniqueFd old);
 
     /// Name under which the replacement of a root is made, beside it: with its hash part, so that a temporary
     /// root of the scratch path protects it too. (Members' are made inside the output.)

@@ -1,6 +1,7 @@
 #include "libstore/build/output-nar.hh"
 
 #include <algorithm>
+#include <utility>
 
 #include <unistd.h>
 
@@ -54,7 +55,7 @@ void OutputNarWriter::file(int dir, uint32_t node) {
     try {
         UniqueFd fd = openContents(dir, node);
         passContents(fd.get(), node);
-        closeContents(dir, node);
+        closeContents(dir, node, std::move(fd));
     } catch (...) {
         abandonContents();
         throw;

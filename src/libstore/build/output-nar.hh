@@ -32,8 +32,8 @@ class OutputNarWriter : public OutputVisitor {
     /// The file to be read.
     virtual UniqueFd openContents(int dir, uint32_t node);
     virtual void seeContents(uint32_t, std::string_view) {}
-    /// All contents were seen.
-    virtual void closeContents(int, uint32_t) {}
+    /// All contents were seen. Closes the file that openContents() gave.
+    virtual void closeContents(int, uint32_t, UniqueFd) {}
     /// They will not be seen to their end. The file's directory is still open.
     virtual void abandonContents() noexcept {}
 

@@ -81,7 +81,7 @@ class OutputScanner : public OutputNarWriter {
     void seeTarget(uint32_t node) override;
     UniqueFd openContents(int dir, uint32_t node) override;
     void seeContents(uint32_t node, std::string_view bytes) override;
-    void closeContents(int dir, uint32_t node) override;
+    void closeContents(int dir, uint32_t node, UniqueFd file) override;
     void abandonContents() noexcept override { replacement_.reset(); }
 
   private:
@@ -191,9 +191,9 @@ void OutputScanner::seeContents(uint32_t node, std::string_view bytes) {
     }
 }
 
-void OutputScanner::closeContents(int, uint32_t) {
+void OutputScanner::closeContents(int, uint32_t, UniqueFd file) {
     if (replacement_) {
-        replacement_->commit();
+        replacement_->commit(std::move(file));
         replacement_.reset();
     }
 }

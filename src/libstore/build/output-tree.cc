@@ -57,12 +57,19 @@ bool dropXattrs(int fd, const struct stat &st, const std::set<std::string> &igno
     return removed;
 }
 
+/// Asked of the kernel once for all files.
+struct Owner {
+    uid_t uid = geteuid();
+    gid_t gid = getegid();
+};
+
 /// Owner, group, mode, time and extended attributes as a store has them. No system call where all is well
 /// already, but for the attributes.
-void setCanonical(int fd, const struct stat &st, const std::set<std::string> &ignoredAcls) {
+void setCanonical(int fd, const struct stat &st, const Owner &owner,
+                  const std::set<std::string> &ignoredAcls) {
     bool stripped = dropXattrs(fd, st, ignoredAcls);
-    bool owned = st.st_uid == geteuid() && st.st_gid == getegid();
-    if (!owned && fchown(fd, geteuid(), getegid()) != 0) {
+    bool owned = st.st_uid == owner.uid && st.st_gid == owner.gid;
+    if (!owned && fchown(fd, owner.uid, owner.gid) != 0) {
         throwErrno("changing the owner");
     }
     mode_t mode = S_ISDIR(st.st_mode) || (st.st_mode & S_IXUSR) != 0 ? 0555 : 0444;
@@ -97,14 +104,17 @@ class Collector {
     void makeReadable(uint32_t node) const;
     struct stat look(uint32_t node) const;
     UniqueFd openFile(uint32_t node) const;
+    UniqueFd lookAtFile(uint32_t node, struct stat &st) const;
     void enterDirectory(uint32_t node);
     void checkOwner(const struct stat &st, uint32_t node) const;
     void makeCanonical(int fd, const struct stat &st, uint32_t node) const;
+    void makeLinkCanonical(uint32_t node, const struct stat &st) const;
     std::string display(uint32_t node) const;
     const char *name(uint32_t node) const { return tree_.nodes[node].name.c_str(); }
 
     const CollectOptions &options_;
     LinkCounts &links_;
+    const Owner owner_;
     DirectoryStack way_;
     OutputTree tree_;
     std::vector<FileType> types_; ///< of each node, where its directory says so
@@ -211,7 +221,7 @@ void Collector::checkOwner(const struct stat &st, uint32_t node) const {
         return;
     }
     // Another name of what was made ours a moment ago is fine.
-    if (S_ISDIR(st.st_mode) || st.st_uid != geteuid() || !links_.wasSeen(st)) {
+    if (S_ISDIR(st.st_mode) || st.st_uid != owner_.uid || !links_.wasSeen(st)) {
         reject(fmt::format(
             "invalid ownership on file '{}': it belongs to uid {}, the build ran as {}; rejecting "
             "this build output",
@@ -220,18 +230,37 @@ void Collector::checkOwner(const struct stat &st, uint32_t node) const {
 }
 
 void Collector::makeCanonical(int fd, const struct stat &st, uint32_t node) const {
+    if (!options_.makeCanonical) {
+        return;
+    }
     try {
-        setCanonical(fd, st, options_.ignoredAcls);
+        setCanonical(fd, st, owner_, options_.ignoredAcls);
     } catch (Error &e) {
         e.addContext("making '" + display(node) + "' canonical");
         throw;
     }
 }
 
-void Collector::collectFile(uint32_t node) {
+/// Opens it only if it may have to be changed.
+UniqueFd Collector::lookAtFile(uint32_t node, struct stat &st) const {
+    if (!options_.makeCanonical) {
+        st = look(node);
+        if ((st.st_mode & 0400) == 0) {
+            makeReadable(node);
+        }
+        return {};
+    }
     UniqueFd fd = openFile(node);
+    if (fstat(fd.get(), &st) != 0) {
+        throwErrno("looking at '{}'", display(node));
+    }
+    return fd;
+}
+
+void Collector::collectFile(uint32_t node) {
     struct stat st;
-    if (fstat(fd.get(), &st) != 0 || !S_ISREG(st.st_mode)) {
+    UniqueFd fd = lookAtFile(node, st);
+    if (!S_ISREG(st.st_mode)) {
         reject(fmt::format("file '{}' changed while it was looked at", display(node)));
     }
     checkOwner(st, node);
@@ -254,13 +283,21 @@ void Collector::collectSymlink(uint32_t node, const struct stat &st) {
     if (st.st_nlink > 1) {
         links_.add(st);
     }
+    if (options_.makeCanonical) {
+        makeLinkCanonical(node, st);
+    }
+}
+
+void Collector::makeLinkCanonical(uint32_t node, const struct stat &st) const {
+    int dir = way_.current();
+    const OutputNode &link = tree_.nodes[node];
     for (const std::string &xattr : listLinkXattrs(dir, link.name)) {
         if (!options_.ignoredAcls.contains(xattr)) {
             removeLinkXattr(dir, link.name, xattr);
         }
     }
-    bool owned = st.st_uid == geteuid() && st.st_gid == getegid();
-    if (!owned && fchownat(dir, link.name.c_str(), geteuid(), getegid(), AT_SYMLINK_NOFOLLOW) != 0) {
+    bool owned = st.st_uid == owner_.uid && st.st_gid == owner_.gid;
+    if (!owned && fchownat(dir, link.name.c_str(), owner_.uid, owner_.gid, AT_SYMLINK_NOFOLLOW) != 0) {
         throwErrno("changing the owner of '{}'", display(node));
     }
     if (st.st_mtime != 1 && utimensat(dir, link.name.c_str(), canonicalTimes, AT_SYMLINK_NOFOLLOW) != 0) {

@@ -15,6 +15,7 @@
 #include "libstore/build/output-placement.hh"
 #include "libstore/build/patched-nar.hh"
 #include "libstore/store/path-locks.hh"
+#include "libutil/background-close.hh"
 #include "libutil/files.hh"
 #include "libutil/git-hash.hh"
 
@@ -57,14 +58,14 @@ void requireOutput(const Context &context, const std::string &name) {
 NewOutput collectOne(const Context &context, const std::string &name, LinkCounts &links) {
     const ScratchOutput &scratch = context.request.outputs.at(name);
     CollectOptions options{context.print(scratch.scratchPath), name, context.request.builderUid,
-                           context.store.settings().ignoredAcls};
+                           context.store.settings().ignoredAcls, context.request.mode != BuildMode::check};
     OutputTree tree =
         collectOutput(context.request.scratchDir, scratch.scratchPath.baseName(), options, links);
     const auto &specifications = context.request.derivation->outputs;
     return {name, &scratch, &specifications.at(name), std::move(tree), {}, {}};
 }
 
-/// From here on everything is canonical and belongs to us.
+/// From here on everything is canonical and belongs to us; but what a check has made, which mostly goes soon.
 NewOutputs collect(const Context &context, const Infos &alreadyValid) {
     NewOutputs outputs;
     LinkCounts links;
@@ -344,6 +345,15 @@ void markUltimate(LocalStore &store, PathInfo &info) {
     }
 }
 
+/// It may be kept, and then it is to be what would have been registered.
+void makeCanonical(const Context &context, const NewOutput &output) {
+    constexpr auto anybody = static_cast<uid_t>(-1); // looked at when it was collected
+    const std::string &entry = output.tree.root().name;
+    LinkCounts links;
+    collectOutput(context.request.scratchDir, entry,
+                  {entry, output.name, anybody, context.store.settings().ignoredAcls}, links);
+}
+
 /// Has all outputs that are valid compared. Others are not registered.
 Infos compareWithValid(const Context &context, const NewOutputs &outputs, const Infos &made) {
     Infos infos;
@@ -352,6 +362,9 @@ Infos compareWithValid(const Context &context, const NewOutputs &outputs, const 
         const PathInfo &info = made.at(output.name);
         if (auto valid = context.store.tryQueryPathInfo(info.path)) {
             const PathInfo &known = infos.emplace(output.name, *valid).first->second;
+            if (known.narHash != info.narHash) {
+                makeCanonical(context, output);
+            }
             checked.push_back({output.name, known, info, context.request.scratchDir, output.tree,
                                output.changes, output.scan.heads});
         }
@@ -403,6 +416,24 @@ void registerAll(const Context &context, const NewOutputs &outputs, Infos &infos
     context.store.registerValidPaths(signedInfos(context.store, infos));
     placement.commit();
     optimise(context, infos);
+}
+
+/// Some of those that take long to be freed.
+std::vector<UniqueFd> openLargeFiles(const Context &context, const NewOutputs &outputs) {
+    constexpr size_t most = 32;
+    std::vector<UniqueFd> files;
+    for (const NewOutput &output : outputs) {
+        const std::vector<OutputNode> &nodes = output.tree.nodes;
+        if (std::none_of(nodes.begin(), nodes.end(), [](auto &node) { return node.size >= slowToFree; })) {
+            continue;
+        }
+        visitFiles(context.request.scratchDir, output.tree, [&](int dir, uint32_t node) {
+            if (nodes[node].size >= slowToFree && files.size() < most) {
+                files.push_back(openFileAt(dir, nodes[node].name));
+            }
+        });
+    }
+    return files;
 }
 
 /// After success: scratch outputs of what was valid already, or was only compared.
@@ -478,6 +509,7 @@ struct OutputRegistration::Impl {
     Infos alreadyValid{}, made{};
     NewOutputs outputs{};
     Decision decision{};
+    std::vector<UniqueFd> unfreed{};
 
     void prepare();
     Infos finish();
@@ -486,7 +518,6 @@ struct OutputRegistration::Impl {
 void OutputRegistration::Impl::prepare() {
     alreadyValid = alreadyValidOutputs(context);
     outputs = collect(context, alreadyValid);
-    // Everything is canonical and ours.
     ScanTargets targets = scanTargets(context);
     scan(context, targets, repair, outputs);
     outputs = orderOutputs(context, targets, std::move(outputs));
@@ -515,6 +546,7 @@ Infos OutputRegistration::Impl::finish() {
     }
     if (context.request.mode == BuildMode::check) {
         made = compareWithValid(context, outputs, made);
+        unfreed = openLargeFiles(context, outputs);
     } else if (!outputs.empty()) {
         registerAll(context, outputs, made);
     }
@@ -550,6 +582,10 @@ StorePathSet OutputRegistration::pathsToLock() const {
 
 std::map<std::string, PathInfo> OutputRegistration::finish() {
     return impl_->finish();
+}
+
+std::vector<UniqueFd> OutputRegistration::takeUnfreed() {
+    return std::move(impl_->unfreed);
 }
 
 std::map<std::string, PathInfo> registerOutputs(LocalStore &store, Logger &logger,

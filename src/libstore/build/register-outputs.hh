@@ -13,6 +13,7 @@
 #include "libstore/model/path-info.hh"
 #include "libstore/store/local-store.hh"
 #include "libutil/error.hh"
+#include "libutil/file-descriptor.hh"
 
 namespace firn {
 
@@ -146,6 +147,10 @@ class OutputRegistration {
     /// finish() on.
     StorePathSet pathsToLock() const;
     std::map<std::string, PathInfo> finish();
+    /// After finish(): large files that have no name any more, and whose blocks are freed when these are
+    /// closed. To be closed when the directories are gone that they were in: removing one of those waits for
+    /// a file that is being freed.
+    std::vector<UniqueFd> takeUnfreed();
 
   private:
     struct Impl;

@@ -88,7 +88,7 @@ uint64_t removeStoreEntry(LocalStore::Impl &store, const std::string &name) {
         }
         throwErrno("moving '{}' aside in the store", escapeForDisplay(name));
     }
-    return removeTree(dir, aside);
+    return removeTreeCounting(dir, aside);
 }
 
 } // namespace firn
