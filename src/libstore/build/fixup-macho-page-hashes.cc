@@ -124,10 +124,12 @@ MachoPageHashFixup::MachoPageHashFixup(const LocalStore &store, Logger &logger,
                                        MachoJail &jail)
     : store_(store), logger_(logger), request_(request), policy_(policy), jail_(jail) {}
 
-void MachoPageHashFixup::foresee(const FileHead &head) {
-    if (canBeMacho({head.data(), head.size()})) {
+bool MachoPageHashFixup::foresee(const FileHead &head) {
+    bool isOurs = canBeMacho({head.data(), head.size()});
+    if (isOurs) {
         jail_.prepare();
     }
+    return isOurs;
 }
 
 // ---- words

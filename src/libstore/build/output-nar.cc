@@ -82,11 +82,15 @@ void OutputNarWriter::passContents(int fd, uint32_t node) {
             throw Error(ErrorKind::failure, "'{}' changed its size while it was read",
                         escapeForDisplay(tree_.pathOf(node)));
         }
-        seeContents(node, {block_.get(), count});
-        writer_.contents({block_.get(), count});
         left -= count;
         ended = left == 0 && count < wanted;
+        passBlock(fd, node, {block_.get(), count}, ended);
     }
+}
+
+void OutputNarWriter::passBlock(int, uint32_t node, std::span<char> block, bool) {
+    seeContents(node, {block.data(), block.size()});
+    putContents({block.data(), block.size()});
 }
 
 size_t OutputNarWriter::readBlock(int fd, uint32_t node, size_t size) {

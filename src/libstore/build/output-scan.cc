@@ -1,6 +1,8 @@
 #include "libstore/build/output-scan.hh"
 
 #include <algorithm>
+#include <array>
+#include <span>
 #include <utility>
 
 #include "libstore/build/output-copy.hh"
@@ -81,13 +83,21 @@ class OutputScanner : public OutputNarWriter {
     void seeTarget(uint32_t node) override;
     UniqueFd openContents(int dir, uint32_t node) override;
     void seeContents(uint32_t node, std::string_view bytes) override;
+    void passBlock(int fd, uint32_t node, std::span<char> block, bool isLast) override;
     void closeContents(int dir, uint32_t node, UniqueFd file) override;
     void abandonContents() noexcept override { replacement_.reset(); }
 
   private:
     TouchedNode &touch(uint32_t node);
     void noteContents(const PartHit &hit);
+    void noteFirst(TouchedNode &touched);
+    void giveUp();
     std::vector<PartHit> findIn(const std::string &text);
+    void startReplacement(int dir, uint32_t node);
+    void rewriteIn(int fd, uint32_t node, std::span<char> block);
+    void replace(const PartHit &hit, std::span<char> block);
+    void passRewritten(std::string_view bytes);
+    void hold(std::string_view block, size_t size);
 
     const ScanOptions &options_;
     ArchiveHashes &hashes_;
@@ -104,10 +114,26 @@ class OutputScanner : public OutputNarWriter {
     UnlockedDirectories renewing_; ///< where files were put on new inodes
     std::optional<ReplacementFile> replacement_;
     bool copying_ = false; ///< what is read has to be written to the replacement
+
+    // Rewriting while reading. An occurrence may begin in the last bytes that came, and is not known before
+    // the next ones: so many are held back.
+    static constexpr size_t maxHeld = HashPartSet::length - 1;
+    bool givenUp_ = false;   ///< what is read from here on is not the archive that will be
+    bool rewriting_ = false; ///< in the file that is read, should anything be found
+    std::array<char, maxHeld> held_;
+    size_t heldSize_ = 0;
+    uint64_t passed_ = 0;          ///< bytes of the file that were passed on; what is held follows
+    std::vector<PartHit> pending_; ///< behind those
+    int fileDir_ = -1;             ///< of the file that is read
 };
 
-TouchedNode &OutputScanner::touch(uint32_t node) {
+/// The archive will be another than the one that is read.
+void OutputScanner::giveUp() {
     hashes_.giveUp();
+    givenUp_ = true;
+}
+
+TouchedNode &OutputScanner::touch(uint32_t node) {
     if (result_.touched.empty() || result_.touched.back().node != node) {
         result_.touched.push_back({node, {}, {}, {}});
     }
@@ -130,12 +156,14 @@ std::vector<PartHit> OutputScanner::findIn(const std::string &text) {
 void OutputScanner::seeName(uint32_t node) {
     if (std::vector<PartHit> hits = findIn(tree_.nodes[node].name); !hits.empty()) {
         touch(node).name = std::move(hits);
+        giveUp();
     }
 }
 
 void OutputScanner::seeTarget(uint32_t node) {
     if (std::vector<PartHit> hits = findIn(tree_.nodes[node].target); !hits.empty()) {
         touch(node).target = std::move(hits);
+        giveUp();
     }
 }
 
@@ -145,8 +173,11 @@ void OutputScanner::noteContents(const PartHit &hit) {
         return;
     }
     TouchedNode &touched = touch(file_);
-    if (std::exchange(untouched_, false) && options_.onTouchedFile) {
-        options_.onTouchedFile(result_.heads[file_]);
+    if (std::exchange(untouched_, false)) {
+        noteFirst(touched);
+    }
+    if (touched.isRewritten) {
+        pending_.push_back(hit);
     }
     if (touched.everywhere) {
         return;
@@ -159,9 +190,29 @@ void OutputScanner::noteContents(const PartHit &hit) {
     }
 }
 
+/// The first occurrence in a file's contents that may be rewritten.
+void OutputScanner::noteFirst(TouchedNode &touched) {
+    bool stays = options_.mustStay && options_.mustStay(result_.heads[file_]);
+    touched.isRewritten = rewriting_ && !stays;
+    if (!touched.isRewritten) {
+        giveUp();
+    }
+}
+
+void OutputScanner::startReplacement(int dir, uint32_t node) {
+    if (node != 0) {
+        renewing_.unlock(dir, tree_.nodes[node].parent);
+    }
+    replacement_.emplace(dir, tree_, node);
+}
+
 UniqueFd OutputScanner::openContents(int dir, uint32_t node) {
     scanner_.begin();
     file_ = node;
+    fileDir_ = dir;
+    rewriting_ = options_.replacements != nullptr && !givenUp_;
+    heldSize_ = 0;
+    passed_ = 0;
     atBegin_ = true;
     untouched_ = true;
     takenUntil_ = 0;
@@ -170,10 +221,7 @@ UniqueFd OutputScanner::openContents(int dir, uint32_t node) {
     if (!options_.renewFiles && !file.linkedOutside) {
         return fd;
     }
-    if (node != 0) {
-        renewing_.unlock(dir, file.parent);
-    }
-    replacement_.emplace(dir, tree_, node);
+    startReplacement(dir, node);
     copying_ = !replacement_->cloneFrom(fd.get());
     return copying_ ? std::move(fd) : replacement_->reopen();
 }
@@ -186,8 +234,68 @@ void OutputScanner::seeContents(uint32_t node, std::string_view bytes) {
     if (contentsHash_) {
         contentsHash_->write(bytes);
     }
+    if (replacement_ && copying_ && !rewriting_) {
+        replacement_->write(bytes);
+    }
+}
+
+void OutputScanner::passBlock(int fd, uint32_t node, std::span<char> block, bool isLast) {
+    if (!rewriting_) {
+        OutputNarWriter::passBlock(fd, node, block, isLast);
+        return;
+    }
+    seeContents(node, {block.data(), block.size()});
+    if (!pending_.empty()) {
+        rewriteIn(fd, node, block);
+    }
+    size_t came = heldSize_ + block.size();
+    size_t toPass = came - (isLast ? 0 : std::min(came, maxHeld));
+    size_t ofHeld = std::min(toPass, heldSize_);
+    passRewritten({held_.data(), ofHeld});
+    passRewritten({block.data(), toPass - ofHeld});
+    std::copy(held_.begin() + ofHeld, held_.begin() + heldSize_, held_.begin());
+    heldSize_ -= ofHeld;
+    hold({block.data(), block.size()}, block.size() - (toPass - ofHeld));
+}
+
+void OutputScanner::passRewritten(std::string_view bytes) {
     if (replacement_ && copying_) {
         replacement_->write(bytes);
+    }
+    putContents(bytes);
+    passed_ += bytes.size();
+}
+
+/// The last `size` bytes of a block, behind what is held already.
+void OutputScanner::hold(std::string_view block, size_t size) {
+    std::copy_n(block.end() - size, size, held_.begin() + heldSize_);
+    heldSize_ += size;
+}
+
+/// The new file begins where the first occurrence is known; a clone has everything already.
+void OutputScanner::rewriteIn(int fd, uint32_t node, std::span<char> block) {
+    if (!replacement_) {
+        startReplacement(fileDir_, node);
+        copying_ = !replacement_->cloneFrom(fd);
+        if (copying_) {
+            replacement_->copyFrom(fd, passed_);
+        }
+    }
+    for (const PartHit &hit : pending_) {
+        replace(hit, block);
+        if (!copying_) {
+            replacement_->writeAt((*options_.replacements)[hit.part], hit.offset);
+        }
+    }
+    pending_.clear();
+}
+
+/// In what is held and the block that follows it.
+void OutputScanner::replace(const PartHit &hit, std::span<char> block) {
+    std::string_view replacement = (*options_.replacements)[hit.part];
+    uint64_t place = hit.offset - passed_;
+    for (size_t i = 0; i < replacement.size(); ++i, ++place) {
+        (place < heldSize_ ? held_[place] : block[place - heldSize_]) = replacement[i];
     }
 }
 
