@@ -1,7 +1,7 @@
 #include "libutil/background-close.hh"
 
+#include <exception>
 #include <memory>
-#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -11,10 +11,11 @@ void closeInBackground(std::vector<UniqueFd> files) {
     if (files.empty()) {
         return;
     }
-    auto shared = std::make_shared<std::vector<UniqueFd>>(std::move(files));
+    auto owned = std::make_unique<std::vector<UniqueFd>>(std::move(files));
     try {
-        std::thread([shared]() mutable { shared.reset(); }).detach();
-    } catch (const std::system_error &) {
+        std::thread([all = owned.get()] { delete all; }).detach();
+        owned.release(); // to that thread
+    } catch (const std::exception &) {
         // No thread to be had: they are closed here.
     }
 }

@@ -21,10 +21,17 @@ namespace firn {
 
 namespace {
 
+/// Where all of a tree lies.
+struct FileSystem {
+    dev_t device = 0;
+    std::optional<uint64_t> mount; ///< none: the device must do
+};
+
 struct RemovalOptions {
-    bool counts = false;   ///< how many bytes become free
-    bool isInside = false; ///< of a tree: nothing may be mounted on what is removed itself either
-    size_t maxOpen = 48;   ///< directories
+    bool counts = false; ///< how many bytes become free
+    /// Of the tree that this is a part of: nothing may be mounted on what is removed itself either.
+    std::optional<FileSystem> inside{};
+    size_t maxOpen = 48; ///< directories
 };
 
 class TreeRemover {
@@ -75,13 +82,13 @@ class TreeRemover {
     }
 
     void enter(const std::string &name, const struct stat &st) {
-        if (!mount_) {
+        if (!fileSystem_.mount) {
             checkSameDevice(name, st);
         }
         makeAccessible(name, st);
         way_.enter(name);
         checkSameMount();
-        if ((way_.depth() > 1 || options_.isInside) && isMountRoot(way_.current())) {
+        if ((way_.depth() > 1 || options_.inside) && isMountRoot(way_.current())) {
             throw Error(ErrorKind::refused, "{} is not removed: something is mounted there. Unmount it first",
                         way_.describe());
         }
@@ -91,15 +98,15 @@ class TreeRemover {
     /// A subvolume that the build made lies in the same mount; rmdir() removes it when it is empty, from
     /// Linux 4.18 on.
     void checkSameMount() const {
-        if (!mount_) {
+        if (!fileSystem_.mount) {
             checkSameDevice("", way_.currentStat());
-        } else if (mountId(way_.current()) != mount_) {
+        } else if (mountId(way_.current()) != fileSystem_.mount) {
             refuseOther("");
         }
     }
 
     void checkSameDevice(const std::string &name, const struct stat &st) const {
-        if (st.st_dev != device_) {
+        if (st.st_dev != fileSystem_.device) {
             refuseOther(name);
         }
     }
@@ -159,8 +166,7 @@ class TreeRemover {
     DirectoryStack way_;
     const RemovalOptions options_;
     std::vector<Remainder> remainders_; ///< one for each directory on the way
-    dev_t device_ = 0;
-    std::optional<uint64_t> mount_; ///< of the directory that the tree is in; none: st_dev must do
+    FileSystem fileSystem_;             ///< the mount is that of the directory that the tree is in
     uint64_t freed_ = 0;
 };
 
@@ -169,16 +175,21 @@ class TreeRemover {
 class SharedRemoval {
   public:
     /// Takes its share out of `entries`, or nothing where there are few, or no thread is to be had.
-    SharedRemoval(int directory, std::vector<DirectoryEntry> &entries) {
-        share_ = takeHalf(entries);
+    SharedRemoval(int directory, const FileSystem &fileSystem, std::vector<DirectoryEntry> &entries)
+        : fileSystem_(fileSystem) {
+        // Its own: the other is closed while its owner is far enough below.
+        directory_.reset(fcntl(directory, F_DUPFD_CLOEXEC, 0));
+        if (directory_) {
+            share_ = takeHalf(entries);
+        }
         if (share_.empty()) {
             return;
         }
         try {
-            thread_ = std::thread([this, directory] {
+            thread_ = std::thread([this] {
                 try {
                     for (const std::string &name : share_) {
-                        TreeRemover(directory, {.isInside = true, .maxOpen = 16}).remove(name);
+                        TreeRemover(directory_.get(), {.inside = fileSystem_, .maxOpen = 16}).remove(name);
                     }
                 } catch (...) {
                     failure_ = std::current_exception();
@@ -226,6 +237,8 @@ class SharedRemoval {
         }
     }
 
+    UniqueFd directory_;
+    FileSystem fileSystem_;
     std::vector<std::string> share_;
     std::exception_ptr failure_;
     std::thread thread_;
@@ -236,11 +249,10 @@ uint64_t TreeRemover::remove(const std::string &name) {
     if (!statAt(way_.current(), name, st)) {
         return 0;
     }
-    device_ = st.st_dev;
-    mount_ = mountId(way_.current());
+    fileSystem_ = options_.inside ? *options_.inside : FileSystem{st.st_dev, mountId(way_.current())};
     removeEntry(name, st);
-    if (way_.depth() > 0 && !options_.counts && !options_.isInside) {
-        SharedRemoval share(way_.current(), remainders_.back().entries);
+    if (way_.depth() > 0 && !options_.counts && !options_.inside) {
+        SharedRemoval share(way_.current(), fileSystem_, remainders_.back().entries);
         while (way_.depth() > 1 || !remainders_.back().entries.empty()) {
             removeNext();
         }

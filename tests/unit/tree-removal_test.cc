@@ -130,6 +130,24 @@ TEST_F(RemoveTree, RemovesWideTreesWhole) {
     EXPECT_TRUE(std::filesystem::is_empty(scratch_.path()));
 }
 
+TEST_F(RemoveTree, RemovesTreesThatAreWideAndDeep) {
+    std::filesystem::create_directories(scratch_ / "tree");
+    for (int i = 0; i < 40; ++i) {
+        UniqueFd current = openDirectory(scratch_ / "tree");
+        std::string name = std::to_string(i);
+        for (int depth = 0; depth < 100; ++depth) {
+            ASSERT_EQ(mkdirat(current.get(), name.c_str(), 0700), 0);
+            current.reset(openat(current.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+            ASSERT_TRUE(current);
+            UniqueFd file(openat(current.get(), "f", O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+            name = "d";
+        }
+    }
+    FewDescriptors limit;
+    removeTree(scratch_.fd(), "tree");
+    EXPECT_TRUE(std::filesystem::is_empty(scratch_.path()));
+}
+
 TEST_F(RemoveTree, SaysWhatItCouldNotRemove) {
     if (geteuid() == 0) {
         std::string message = expectError(ErrorKind::system, [] {

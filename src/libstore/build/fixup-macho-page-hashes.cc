@@ -243,16 +243,21 @@ class MachoPageHashFixup::Batch {
         try {
             fixup_.jail_.askAll(questions_, answers);
         } catch (const Error &) {
+            take(answers);
             fixup_.rethrowWithReason(output_, *changes_[answers.size()]);
         }
-        for (size_t i = 0; i < answers.size(); ++i) {
-            take_(*changes_[i], answers[i]);
-        }
+        take(answers);
         changes_.clear();
         questions_.clear();
     }
 
   private:
+    void take(const std::vector<jail::Answer> &answers) const {
+        for (size_t i = 0; i < answers.size(); ++i) {
+            take_(*changes_[i], answers[i]);
+        }
+    }
+
     MachoPageHashFixup &fixup_;
     const OutputRewrite &output_;
     Take take_;

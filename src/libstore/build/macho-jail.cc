@@ -219,7 +219,8 @@ void MachoJail::awaitReady(short events) {
     }
 }
 
-void MachoJail::send(const Message &message) {
+/// False where nobody receives it any more; what was said before that may still be there to be read.
+bool MachoJail::send(const Message &message) {
     constexpr size_t mostFiles = 2;
     size_t size = std::min(message.files.size(), mostFiles) * sizeof(int);
     alignas(struct cmsghdr) char control[CMSG_SPACE(mostFiles * sizeof(int))] = {};
@@ -238,7 +239,7 @@ void MachoJail::send(const Message &message) {
         packet.msg_iovlen = 1;
         ssize_t sent = sendmsg(socket_.get(), &packet, 0);
         if (sent < 0 && (errno == EPIPE || errno == ECONNRESET)) {
-            throw Died();
+            return false;
         }
         if (sent < 0 && errno != EINTR && errno != EAGAIN) {
             throwErrno("asking the Mach-O jail");
@@ -249,6 +250,7 @@ void MachoJail::send(const Message &message) {
             packet.msg_controllen = 0;
         }
     }
+    return true;
 }
 
 std::string MachoJail::receive(size_t size) {
@@ -308,12 +310,13 @@ void MachoJail::exchange(const std::vector<Message> &messages, size_t next,
         start();
     }
     size_t bytesAhead = 0;
+    bool listens = true;
     for (size_t sent = next; next < messages.size(); ++next) {
         deadline_ = std::chrono::steady_clock::now() + patienceFor(*messages[next].request);
-        while (sent < messages.size() &&
+        while (listens && sent < messages.size() &&
                (sent == next || bytesAhead + messages[sent].bytes.size() <= mostBytesAhead)) {
             bytesAhead += messages[sent].bytes.size();
-            send(messages[sent++]);
+            listens = send(messages[sent++]);
         }
         answers.push_back(receiveAnswer(*messages[next].request));
         bytesAhead -= messages[next].bytes.size();

@@ -58,7 +58,7 @@ class MachoJail {
     /// Of a process that has closed its socket: says how it ended. Kills it if it has not within a moment.
     std::string awaitEnd();
     void awaitReady(short events);
-    void send(const Message &message);
+    bool send(const Message &message);
     std::string receive(size_t size);
     jail::Answer receiveAnswer(const jail::Request &request);
     std::chrono::milliseconds patienceFor(const jail::Request &request) const;

@@ -13,7 +13,7 @@
 namespace firn {
 
 void OutputNarWriter::writeFrom(int dir) {
-    block_ = std::make_unique_for_overwrite<char[]>(blockSize);
+    buffer_ = std::make_unique_for_overwrite<char[]>(headroom + blockSize);
     writer_.begin();
     walkOutput(dir, tree_, *this);
 }
@@ -84,7 +84,7 @@ void OutputNarWriter::passContents(int fd, uint32_t node) {
         }
         left -= count;
         ended = left == 0 && count < wanted;
-        passBlock(fd, node, {block_.get(), count}, ended);
+        passBlock(fd, node, {buffer_.get() + headroom, count}, ended);
     }
 }
 
@@ -95,7 +95,7 @@ void OutputNarWriter::passBlock(int, uint32_t node, std::span<char> block, bool)
 
 size_t OutputNarWriter::readBlock(int fd, uint32_t node, size_t size) {
     for (;;) {
-        ssize_t count = read(fd, block_.get(), size);
+        ssize_t count = read(fd, buffer_.get() + headroom, size);
         if (count >= 0) {
             return static_cast<size_t>(count);
         }

@@ -91,13 +91,11 @@ class OutputScanner : public OutputNarWriter {
     TouchedNode &touch(uint32_t node);
     void noteContents(const PartHit &hit);
     void noteFirst(TouchedNode &touched);
+    void noteHead(uint32_t node, std::string_view bytes);
     void giveUp();
     std::vector<PartHit> findIn(const std::string &text);
     void startReplacement(int dir, uint32_t node);
-    void rewriteIn(int fd, uint32_t node, std::span<char> block);
-    void replace(const PartHit &hit, std::span<char> block);
-    void passRewritten(std::string_view bytes);
-    void hold(std::string_view block, size_t size);
+    void rewriteIn(int fd, uint32_t node, std::span<char> bytes);
 
     const ScanOptions &options_;
     ArchiveHashes &hashes_;
@@ -105,8 +103,9 @@ class OutputScanner : public OutputNarWriter {
     std::optional<HashSink> contentsHash_;
 
     ReferenceScanner scanner_;
-    uint32_t file_ = 0;       ///< being scanned
-    bool atBegin_ = false;    ///< of it
+    uint32_t file_ = 0; ///< being scanned
+    FileHead head_;     ///< its first bytes, as far as they came
+    size_t headSize_ = 0;
     bool untouched_ = false;  ///< no occurrence in it may be rewritten, so far
     uint64_t takenUntil_ = 0; ///< end of the last occurrence in it that may be rewritten
     size_t kept_ = 0;         ///< occurrences in all contents
@@ -116,11 +115,11 @@ class OutputScanner : public OutputNarWriter {
     bool copying_ = false; ///< what is read has to be written to the replacement
 
     // Rewriting while reading. An occurrence may begin in the last bytes that came, and is not known before
-    // the next ones: so many are held back.
-    static constexpr size_t maxHeld = HashPartSet::length - 1;
+    // the next ones, so some are held back: a page of them, as the new file is best written in whole pages.
+    static_assert(headroom >= HashPartSet::length - 1);
     bool givenUp_ = false;   ///< what is read from here on is not the archive that will be
     bool rewriting_ = false; ///< in the file that is read, should anything be found
-    std::array<char, maxHeld> held_;
+    std::array<char, headroom> held_;
     size_t heldSize_ = 0;
     uint64_t passed_ = 0;          ///< bytes of the file that were passed on; what is held follows
     std::vector<PartHit> pending_; ///< behind those
@@ -213,7 +212,7 @@ UniqueFd OutputScanner::openContents(int dir, uint32_t node) {
     rewriting_ = options_.replacements != nullptr && !givenUp_;
     heldSize_ = 0;
     passed_ = 0;
-    atBegin_ = true;
+    headSize_ = 0;
     untouched_ = true;
     takenUntil_ = 0;
     UniqueFd fd = OutputNarWriter::openContents(dir, node);
@@ -226,9 +225,18 @@ UniqueFd OutputScanner::openContents(int dir, uint32_t node) {
     return copying_ ? std::move(fd) : replacement_->reopen();
 }
 
+void OutputScanner::noteHead(uint32_t node, std::string_view bytes) {
+    size_t count = std::min(bytes.size(), head_.size() - headSize_);
+    std::copy_n(bytes.begin(), count, head_.begin() + headSize_);
+    headSize_ += count;
+    if (headSize_ == head_.size()) {
+        result_.heads[node] = head_;
+    }
+}
+
 void OutputScanner::seeContents(uint32_t node, std::string_view bytes) {
-    if (FileHead &head = result_.heads[node]; std::exchange(atBegin_, false) && bytes.size() >= head.size()) {
-        std::copy_n(bytes.begin(), head.size(), head.begin());
+    if (headSize_ < head_.size()) {
+        noteHead(node, bytes);
     }
     scanner_.write(bytes);
     if (contentsHash_) {
@@ -245,35 +253,24 @@ void OutputScanner::passBlock(int fd, uint32_t node, std::span<char> block, bool
         return;
     }
     seeContents(node, {block.data(), block.size()});
+    std::span<char> bytes{block.data() - heldSize_, heldSize_ + block.size()};
+    std::copy_n(held_.begin(), heldSize_, bytes.begin());
     if (!pending_.empty()) {
-        rewriteIn(fd, node, block);
+        rewriteIn(fd, node, bytes);
     }
-    size_t came = heldSize_ + block.size();
-    size_t toPass = came - (isLast ? 0 : std::min(came, maxHeld));
-    size_t ofHeld = std::min(toPass, heldSize_);
-    passRewritten({held_.data(), ofHeld});
-    passRewritten({block.data(), toPass - ofHeld});
-    std::copy(held_.begin() + ofHeld, held_.begin() + heldSize_, held_.begin());
-    heldSize_ -= ofHeld;
-    hold({block.data(), block.size()}, block.size() - (toPass - ofHeld));
-}
-
-void OutputScanner::passRewritten(std::string_view bytes) {
+    heldSize_ = isLast ? 0 : std::min(bytes.size(), held_.size());
+    size_t toPass = bytes.size() - heldSize_;
     if (replacement_ && copying_) {
-        replacement_->write(bytes);
+        replacement_->write({bytes.data(), toPass});
     }
-    putContents(bytes);
-    passed_ += bytes.size();
+    putContents({bytes.data(), toPass});
+    passed_ += toPass;
+    std::copy(bytes.begin() + static_cast<ptrdiff_t>(toPass), bytes.end(), held_.begin());
 }
 
-/// The last `size` bytes of a block, behind what is held already.
-void OutputScanner::hold(std::string_view block, size_t size) {
-    std::copy_n(block.end() - size, size, held_.begin() + heldSize_);
-    heldSize_ += size;
-}
-
-/// The new file begins where the first occurrence is known; a clone has everything already.
-void OutputScanner::rewriteIn(int fd, uint32_t node, std::span<char> block) {
+/// In bytes that follow what was passed on. The new file is made when the first occurrence is known; a clone
+/// has everything already.
+void OutputScanner::rewriteIn(int fd, uint32_t node, std::span<char> bytes) {
     if (!replacement_) {
         startReplacement(fileDir_, node);
         copying_ = !replacement_->cloneFrom(fd);
@@ -282,26 +279,19 @@ void OutputScanner::rewriteIn(int fd, uint32_t node, std::span<char> block) {
         }
     }
     for (const PartHit &hit : pending_) {
-        replace(hit, block);
+        std::string_view replacement = (*options_.replacements)[hit.part];
+        std::copy(replacement.begin(), replacement.end(),
+                  bytes.begin() + static_cast<ptrdiff_t>(hit.offset - passed_));
         if (!copying_) {
-            replacement_->writeAt((*options_.replacements)[hit.part], hit.offset);
+            replacement_->writeAt(replacement, hit.offset);
         }
     }
     pending_.clear();
 }
 
-/// In what is held and the block that follows it.
-void OutputScanner::replace(const PartHit &hit, std::span<char> block) {
-    std::string_view replacement = (*options_.replacements)[hit.part];
-    uint64_t place = hit.offset - passed_;
-    for (size_t i = 0; i < replacement.size(); ++i, ++place) {
-        (place < heldSize_ ? held_[place] : block[place - heldSize_]) = replacement[i];
-    }
-}
-
 void OutputScanner::closeContents(int, uint32_t, UniqueFd file) {
     if (replacement_) {
-        replacement_->commit(std::move(file));
+        replacement_->commit(copying_ ? std::move(file) : UniqueFd());
         replacement_.reset();
     }
 }

@@ -40,6 +40,8 @@ struct ScanOptions {
     /// By number of the part: what those that may be rewritten become, where that is known. Then files are
     /// rewritten while they are read, until something is found that makes it impossible to know all of the
     /// archive: a file that must stay, or an occurrence in a name or a target. All must outlive the scan.
+    /// What comes before the first occurrence in a file is read a second time for its copy: where somebody
+    /// may still write to files, they are to be renewed.
     const std::vector<std::string> *replacements = nullptr;
 };
 

@@ -104,11 +104,9 @@ class Collector {
     void makeReadable(uint32_t node) const;
     struct stat look(uint32_t node) const;
     UniqueFd openFile(uint32_t node) const;
-    UniqueFd lookAtFile(uint32_t node, struct stat &st) const;
     void enterDirectory(uint32_t node);
     void checkOwner(const struct stat &st, uint32_t node) const;
     void makeCanonical(int fd, const struct stat &st, uint32_t node) const;
-    void makeLinkCanonical(uint32_t node, const struct stat &st) const;
     std::string display(uint32_t node) const;
     const char *name(uint32_t node) const { return tree_.nodes[node].name.c_str(); }
 
@@ -230,9 +228,6 @@ void Collector::checkOwner(const struct stat &st, uint32_t node) const {
 }
 
 void Collector::makeCanonical(int fd, const struct stat &st, uint32_t node) const {
-    if (!options_.makeCanonical) {
-        return;
-    }
     try {
         setCanonical(fd, st, owner_, options_.ignoredAcls);
     } catch (Error &e) {
@@ -241,26 +236,10 @@ void Collector::makeCanonical(int fd, const struct stat &st, uint32_t node) cons
     }
 }
 
-/// Opens it only if it may have to be changed.
-UniqueFd Collector::lookAtFile(uint32_t node, struct stat &st) const {
-    if (!options_.makeCanonical) {
-        st = look(node);
-        if ((st.st_mode & 0400) == 0) {
-            makeReadable(node);
-        }
-        return {};
-    }
-    UniqueFd fd = openFile(node);
-    if (fstat(fd.get(), &st) != 0) {
-        throwErrno("looking at '{}'", display(node));
-    }
-    return fd;
-}
-
 void Collector::collectFile(uint32_t node) {
+    UniqueFd fd = openFile(node);
     struct stat st;
-    UniqueFd fd = lookAtFile(node, st);
-    if (!S_ISREG(st.st_mode)) {
+    if (fstat(fd.get(), &st) != 0 || !S_ISREG(st.st_mode)) {
         reject(fmt::format("file '{}' changed while it was looked at", display(node)));
     }
     checkOwner(st, node);
@@ -283,14 +262,6 @@ void Collector::collectSymlink(uint32_t node, const struct stat &st) {
     if (st.st_nlink > 1) {
         links_.add(st);
     }
-    if (options_.makeCanonical) {
-        makeLinkCanonical(node, st);
-    }
-}
-
-void Collector::makeLinkCanonical(uint32_t node, const struct stat &st) const {
-    int dir = way_.current();
-    const OutputNode &link = tree_.nodes[node];
     for (const std::string &xattr : listLinkXattrs(dir, link.name)) {
         if (!options_.ignoredAcls.contains(xattr)) {
             removeLinkXattr(dir, link.name, xattr);

@@ -14,7 +14,7 @@
 #include "libutil/file-descriptor.hh"
 
 // What a builder left as one output, read once through descriptors. The list is taken after every process of
-// the build is gone, so it stays true; whoever reads the files later still opens
+// the build is gone and everything is canonical, so it stays true; whoever reads the files later still opens
 // them relative to their directory and without following symlinks.
 
 namespace firn {
@@ -75,15 +75,12 @@ struct CollectOptions {
     std::string outputName;                    ///< for messages
     uid_t builderUid = static_cast<uid_t>(-1); ///< owner that everything must have; −1: not checked
     std::set<std::string> ignoredAcls;         ///< extended attributes that may stay
-    /// Otherwise only what keeps us from reading is changed: for what may soon be removed.
-    bool makeCanonical = true;
 };
 
-/// Reads the tree of entry `name` in `dir` and, unless told otherwise, makes it canonical on the way: every
-/// object belongs to us, has mode 0444 or 0555, a modification time of 1 and no extended attributes.
-/// Iterative, no symlink followed. Throws BuildFailure(outputRejected) for a root that others could write to,
-/// a foreign owner, a file type that a store does not hold, a directory deeper than 1024. `links` is shared
-/// by the outputs of a build.
+/// Reads the tree of entry `name` in `dir` and makes it canonical on the way: every object belongs to us, has
+/// mode 0444 or 0555, a modification time of 1 and no extended attributes. Iterative, no symlink followed.
+/// Throws BuildFailure(outputRejected) for a root that others could write to, a foreign owner, a file type
+/// that a store does not hold, a directory deeper than 1024. `links` is shared by the outputs of a build.
 OutputTree collectOutput(int dir, const std::string &name, const CollectOptions &options, LinkCounts &links);
 
 /// Receives a tree in the order of an archive. `dir` is the object's directory and valid during the call.

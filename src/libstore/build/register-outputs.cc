@@ -58,14 +58,14 @@ void requireOutput(const Context &context, const std::string &name) {
 NewOutput collectOne(const Context &context, const std::string &name, LinkCounts &links) {
     const ScratchOutput &scratch = context.request.outputs.at(name);
     CollectOptions options{context.print(scratch.scratchPath), name, context.request.builderUid,
-                           context.store.settings().ignoredAcls, context.request.mode != BuildMode::check};
+                           context.store.settings().ignoredAcls};
     OutputTree tree =
         collectOutput(context.request.scratchDir, scratch.scratchPath.baseName(), options, links);
     const auto &specifications = context.request.derivation->outputs;
     return {name, &scratch, &specifications.at(name), std::move(tree), {}, {}};
 }
 
-/// From here on everything is canonical and belongs to us; but what a check has made, which mostly goes soon.
+/// From here on everything is canonical and belongs to us.
 NewOutputs collect(const Context &context, const Infos &alreadyValid) {
     NewOutputs outputs;
     LinkCounts links;
@@ -348,15 +348,6 @@ void markUltimate(LocalStore &store, PathInfo &info) {
     }
 }
 
-/// It may be kept, and then it is to be what would have been registered.
-void makeCanonical(const Context &context, const NewOutput &output) {
-    constexpr auto anybody = static_cast<uid_t>(-1); // looked at when it was collected
-    const std::string &entry = output.tree.root().name;
-    LinkCounts links;
-    collectOutput(context.request.scratchDir, entry,
-                  {entry, output.name, anybody, context.store.settings().ignoredAcls}, links);
-}
-
 /// Has all outputs that are valid compared. Others are not registered.
 Infos compareWithValid(const Context &context, const NewOutputs &outputs, const Infos &made) {
     Infos infos;
@@ -365,9 +356,6 @@ Infos compareWithValid(const Context &context, const NewOutputs &outputs, const 
         const PathInfo &info = made.at(output.name);
         if (auto valid = context.store.tryQueryPathInfo(info.path)) {
             const PathInfo &known = infos.emplace(output.name, *valid).first->second;
-            if (known.narHash != info.narHash) {
-                makeCanonical(context, output);
-            }
             checked.push_back({output.name, known, info, context.request.scratchDir, output.tree,
                                output.changes, output.scan.heads});
         }
@@ -421,7 +409,7 @@ void registerAll(const Context &context, const NewOutputs &outputs, Infos &infos
     optimise(context, infos);
 }
 
-/// Some of those that take long to be freed.
+/// Some of those that take long to be freed; none is fine too.
 std::vector<UniqueFd> openLargeFiles(const Context &context, const NewOutputs &outputs) {
     constexpr size_t most = 32;
     std::vector<UniqueFd> files;
@@ -430,11 +418,15 @@ std::vector<UniqueFd> openLargeFiles(const Context &context, const NewOutputs &o
         if (std::none_of(nodes.begin(), nodes.end(), [](auto &node) { return node.size >= slowToFree; })) {
             continue;
         }
-        visitFiles(context.request.scratchDir, output.tree, [&](int dir, uint32_t node) {
-            if (nodes[node].size >= slowToFree && files.size() < most) {
-                files.push_back(openFileAt(dir, nodes[node].name));
-            }
-        });
+        try {
+            visitFiles(context.request.scratchDir, output.tree, [&](int dir, uint32_t node) {
+                if (nodes[node].size >= slowToFree && files.size() < most) {
+                    files.push_back(openFileAt(dir, nodes[node].name));
+                }
+            });
+        } catch (const Error &) {
+            // It is not needed for anything: then their removal takes as long as it takes.
+        }
     }
     return files;
 }
@@ -521,6 +513,7 @@ struct OutputRegistration::Impl {
 void OutputRegistration::Impl::prepare() {
     alreadyValid = alreadyValidOutputs(context);
     outputs = collect(context, alreadyValid);
+    // Everything is canonical and ours.
     ScanTargets targets = scanTargets(context);
     scan(context, targets, repair, outputs);
     outputs = orderOutputs(context, targets, std::move(outputs));
