@@ -155,11 +155,23 @@ void planNetwork(Plan &plan, const SandboxSpec &spec) {
     }
 }
 
+std::string directoryOf(const std::string &path) {
+    return path.substr(0, path.rfind('/'));
+}
+
+/// Where most inputs lie: in the store.
+std::string inputDirectory(const SandboxSpec &spec) {
+    return spec.sandboxed && !spec.inputs.empty() ? directoryOf(spec.inputs.front().source) : std::string();
+}
+
 void planStore(Plan &plan, const SandboxSpec &spec) {
     plan.bindDescriptor(spec.storeDir, spec.scratchStore, SourceKind::descriptor, opNoDev);
+    std::string directory = inputDirectory(spec);
     for (const SandboxInput &input : spec.inputs) {
         requirePlainPath(input.source, "the input");
-        plan.bindPath(input.path, input.source, opReadOnly | opNoDev, opEarlyIfRoom);
+        bool shared = !directory.empty() && directoryOf(input.source) == directory;
+        plan.bindPath(input.path, input.source, opReadOnly | opNoDev | (shared ? uint32_t{opInput} : 0),
+                      opEarlyIfRoom);
     }
 }
 
@@ -306,6 +318,7 @@ Description planSandbox(const SandboxSpec &spec) {
     planIdentity(d, spec);
     planNamespaces(d, spec);
     d.outputFd = spec.outputFd;
+    d.inputDirectory = inputDirectory(spec);
     d.ops = planFileSystem(spec, d);
     d.classicMounts = !haveMountSetattr();
     bool sharesNetwork = spec.sandboxed && spec.network == Network::host;
