@@ -58,7 +58,7 @@ void bindSource(Tree &tree, const SetupOp &op, const OpenSource &source) {
 }
 
 void bindInput(Tree &tree, const SetupOp &op, InputDirectory &inputs, mode_t mode) {
-    tree.makeMountPoint(op, mode);
+    tree.makeSharedMountPoint(op, mode);
     inputs.bind(tree.root(), op);
     tree.forgetParentBelow(op.target);
 }
@@ -217,6 +217,7 @@ FileSystemResult setUpFileSystem(const Description &description, Sources &source
     FileSystemResult result;
     umask(0);
     runOps(tree, description, sources, result);
+    tree.removeSharedFile();
     sources.inputs.leave(root, description);
     umask(022);
     if (description.pivot) {
