@@ -34,6 +34,10 @@ void requirePlainPath(const std::string &path, const char *what) {
     }
 }
 
+std::string directoryOf(const std::string &path) {
+    return path.substr(0, path.rfind('/'));
+}
+
 /// Collects operations; makes each directory once, parents first.
 class Plan {
   public:
@@ -87,6 +91,9 @@ class Plan {
 
   private:
     void parentsOf(const std::string &path) {
+        if (made_.contains(directoryOf(path))) {
+            return; // and so are those above it: they come first
+        }
         for (size_t slash = path.find('/', 1); slash != std::string::npos;
              slash = path.find('/', slash + 1)) {
             std::string parent = path.substr(0, slash);
@@ -153,10 +160,6 @@ void planNetwork(Plan &plan, const SandboxSpec &spec) {
     for (const char *path : {"/etc/resolv.conf", "/etc/services", "/etc/hosts"}) {
         plan.bindPath(path, path, opFollow | opOptional | opReadOnly | opNoDev);
     }
-}
-
-std::string directoryOf(const std::string &path) {
-    return path.substr(0, path.rfind('/'));
 }
 
 /// Where most inputs lie: in the store.
