@@ -7,7 +7,7 @@ namespace firn::sandbox {
 namespace {
 
 constexpr uint32_t magic = 0x78626e73;
-constexpr uint32_t version = 4;
+constexpr uint32_t version = 5;
 
 class Encoder {
   public:
@@ -143,6 +143,7 @@ void fields(Coder &coder, Value &d) {
     coder.list(d.groups, 4, [&](auto &group) { coder.number(group); });
     coder.text(d.hostName);
     coder.text(d.domainName);
+    coder.text(d.inputDirectory);
     coder.list(d.ops, smallestOp, [&](auto &op) { opFields(coder, op); });
     coder.blob(d.filter);
     coder.flag(d.noNewPrivileges);
@@ -182,9 +183,17 @@ bool isSensible(const SetupOp &op) {
            (hasSource ? namesSource : op.source == SourceKind::none);
 }
 
+/// Of a name in the directory, and with the flags that all of them share.
+bool isSensibleInput(const SetupOp &op, const std::string &directory) {
+    constexpr uint32_t others = opEarly | opEarlyIfRoom;
+    return op.kind == OpKind::bind && op.source == SourceKind::path && isPlainAbsolutePath(op.sourcePath) &&
+           (op.flags & ~others) == (opInput | opReadOnly | opNoDev) &&
+           op.sourcePath.rfind('/') == directory.size() && op.sourcePath.starts_with(directory);
+}
+
 bool isSensible(const Description &d) {
     for (const SetupOp &op : d.ops) {
-        if (!isSensible(op)) {
+        if (!isSensible(op) || ((op.flags & opInput) && !isSensibleInput(op, d.inputDirectory))) {
             return false;
         }
     }

@@ -60,8 +60,9 @@ enum OpFlags : uint32_t {
         128, ///< clear noexec from the clone, by a remount in a mount namespace between the daemon's and ours
     opBuilders = 256,   ///< the file is the builder's user's
     opWatchSpace = 512, ///< of a tmpfs: the report of the builder's end says whether it was full
+    opInput = 1024,     ///< the source path is an entry of inputDirectory; read-only and no devices
 };
-constexpr uint32_t allOpFlags = 1023;
+constexpr uint32_t allOpFlags = 2047;
 
 struct SetupOp {
     OpKind kind = OpKind::directory;
@@ -94,6 +95,8 @@ struct Description {
     uint32_t outsideUid = 0, outsideGid = 0; ///< the same on the host
     std::vector<uint32_t> groups;            ///< supplementary groups, host ids; privileged only
     std::string hostName, domainName;        ///< with a UTS namespace; empty: left alone
+    /// Where the sources of operations with opInput lie; empty: there are none.
+    std::string inputDirectory;
     std::vector<SetupOp> ops;
     std::string filter; ///< struct sock_filter[], as seccomp takes it; empty: none
     bool noNewPrivileges = true;

@@ -57,6 +57,12 @@ void bindSource(Tree &tree, const SetupOp &op, const OpenSource &source) {
     tree.attach(op, source.fd, source.lateFlags);
 }
 
+void bindInput(Tree &tree, const SetupOp &op, InputDirectory &inputs, mode_t mode) {
+    tree.makeSharedMountPoint(op, mode);
+    inputs.bind(tree.root(), op);
+    tree.forgetParentBelow(op.target);
+}
+
 void bindOp(Tree &tree, const SetupOp &op, OpenSource &early) {
     bool opened = early.fd >= 0 || !early.linkTarget.empty();
     OpenSource source = opened ? std::move(early) : openSource(op);
@@ -188,17 +194,31 @@ int openHostTree() {
     return check(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), Step::makeRoot, "/");
 }
 
+void runOps(Tree &tree, const Description &description, Sources &sources, FileSystemResult &result) {
+    for (size_t i = 0; i < description.ops.size(); i++) {
+        const SetupOp &op = description.ops[i];
+        if (sources.inputs.has(i)) {
+            bindInput(tree, op, sources.inputs, sources.inputs.mode(i));
+        } else {
+            runOp(tree, op, sources.ofOps[i], description, result);
+        }
+    }
+}
+
 } // namespace
 
-FileSystemResult setUpFileSystem(const Description &description, std::vector<OpenSource> &early) {
+FileSystemResult setUpFileSystem(const Description &description, Sources &sources) {
+    if (!description.privileged) {
+        sources.inputs.open(description);
+    }
     int root = description.pivot ? makeRoot() : openHostTree();
     check(fchdir(root), Step::makeRoot, "/");
     Tree tree(root, description);
     FileSystemResult result;
     umask(0);
-    for (size_t i = 0; i < description.ops.size(); i++) {
-        runOp(tree, description.ops[i], early[i], description, result);
-    }
+    runOps(tree, description, sources, result);
+    tree.removeSharedFile();
+    sources.inputs.leave(root, description);
     umask(022);
     if (description.pivot) {
         if (description.readOnlyRoot) {

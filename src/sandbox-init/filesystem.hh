@@ -16,8 +16,8 @@ struct FileSystemResult {
 };
 
 /// Carries out the description's operations, in a mount namespace of our own: on a fresh tmpfs that then
-/// becomes the root, or (unsandboxed) on the tree as it is. `early` are the sources opened before, one per
-/// operation. Fails the set-up at the first operation that does not work.
-FileSystemResult setUpFileSystem(const Description &description, std::vector<OpenSource> &early);
+/// becomes the root, or (unsandboxed) on the tree as it is. `sources` is what was opened
+/// before. Fails the set-up at the first operation that does not work.
+FileSystemResult setUpFileSystem(const Description &description, Sources &sources);
 
 } // namespace firn::sandbox

@@ -257,14 +257,14 @@ bool isFull(int watched) {
 
 } // namespace
 
-void runInner(const Description &description, std::vector<OpenSource> &early, int gate) {
+void runInner(const Description &description, Sources &sources, int gate) {
     awaitMapping(gate);
     if (description.userNamespace) {
         becomeUser(description);
     }
     hideFromBuilder();
     dieWithOuter(gate);
-    FileSystemResult files = setUpFileSystem(description, early);
+    FileSystemResult files = setUpFileSystem(description, sources);
     setNames(description);
     if (description.privateNetwork) {
         raiseLoopback();

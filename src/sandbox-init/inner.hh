@@ -13,6 +13,6 @@ namespace firn::sandbox {
 ///
 /// `gate` is a pipe whose write end only the outer process holds: a byte says that the user ids are mapped,
 /// the end of file says that the outer process, and so the daemon, is gone.
-[[noreturn]] void runInner(const Description &description, std::vector<OpenSource> &early, int gate);
+[[noreturn]] void runInner(const Description &description, Sources &sources, int gate);
 
 } // namespace firn::sandbox

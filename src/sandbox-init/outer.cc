@@ -103,7 +103,8 @@ void mapUsers(pid_t inner, const Description &description) {
 void runOuter(Description description) {
     dieWithDaemon(description);
     setGroups(description);
-    std::vector<OpenSource> early = openEarlySources(description, allowManyDescriptors());
+    Sources sources = openEarlySources(description, allowManyDescriptors());
+    dieWithDaemon(description); // looking files up as another user has cleared it
 
     sigset_t awaited;
     sigemptyset(&awaited);
@@ -116,7 +117,7 @@ void runOuter(Description description) {
     pid_t inner = check(forkInto(namespacesOf(description)), Step::enterNamespaces);
     if (inner == 0) {
         close(gate[1]);
-        runInner(description, early, gate[0]);
+        runInner(description, sources, gate[0]);
     }
     if (description.userNamespace) {
         mapUsers(inner, description);

@@ -55,14 +55,7 @@ void setFlags(OpenSource &source, const SetupOp &op) {
                            (op.flags & opNoDev ? MS_NODEV : 0) | (op.flags & opRecursive ? MS_REC : 0);
         return;
     }
-    struct mount_attr attributes = {};
-    attributes.attr_set = MOUNT_ATTR_NOSUID;
-    attributes.attr_set |= op.flags & opReadOnly ? MOUNT_ATTR_RDONLY : 0;
-    attributes.attr_set |= op.flags & opNoDev ? MOUNT_ATTR_NODEV : 0;
-    attributes.propagation = MS_PRIVATE;
-    unsigned flags = AT_EMPTY_PATH | (op.flags & opRecursive ? AT_RECURSIVE : 0);
-    check(mount_setattr(source.fd, "", flags, &attributes, sizeof attributes), Step::setMountFlags,
-          sourceName(op));
+    addMountFlags(source.fd, op.flags, sourceName(op));
 }
 
 std::string linkOf(int fd) {
@@ -138,6 +131,16 @@ mode_t modeOf(int fd, const SetupOp &op) {
 
 } // namespace
 
+void addMountFlags(int mount, uint32_t opFlags, std::string_view name) {
+    struct mount_attr attributes = {};
+    attributes.attr_set = MOUNT_ATTR_NOSUID;
+    attributes.attr_set |= opFlags & opReadOnly ? MOUNT_ATTR_RDONLY : 0;
+    attributes.attr_set |= opFlags & opNoDev ? MOUNT_ATTR_NODEV : 0;
+    attributes.propagation = MS_PRIVATE;
+    unsigned flags = AT_EMPTY_PATH | (opFlags & opRecursive ? AT_RECURSIVE : 0);
+    check(mount_setattr(mount, "", flags, &attributes, sizeof attributes), Step::setMountFlags, name);
+}
+
 OpenSource openSource(const SetupOp &op) {
     OpenSource source;
     if (op.source == SourceKind::mount) {
@@ -185,13 +188,12 @@ bool isExecutable(const SetupOp &op) {
 }
 
 /// With the daemon's rights, as many as there are descriptors for. Takes from `room` what it uses.
-void openWithFlag(const Description &description, uint32_t flag, std::vector<OpenSource> &sources,
-                  size_t &room) {
-    for (size_t i = 0; i < sources.size() && room > 0; i++) {
+void openWithFlag(const Description &description, uint32_t flag, Sources &sources, size_t &room) {
+    for (size_t i = 0; i < sources.ofOps.size() && room > 0; i++) {
         const SetupOp &op = description.ops[i];
-        if ((op.flags & flag) != 0 && !isExecutable(op)) {
-            sources[i] = openSource(op);
-            room -= sources[i].fd >= 0 ? 1 : 0;
+        if ((op.flags & flag) != 0 && !isExecutable(op) && !sources.inputs.has(i)) {
+            sources.ofOps[i] = openSource(op);
+            room -= sources.ofOps[i].fd >= 0 ? 1 : 0;
         }
     }
 }
@@ -208,10 +210,12 @@ void openExecutables(const Description &description, std::vector<OpenSource> &so
 
 } // namespace
 
-std::vector<OpenSource> openEarlySources(Description &description, size_t descriptors) {
+Sources openEarlySources(Description &description, size_t descriptors) {
     classicMounts = description.classicMounts;
-    std::vector<OpenSource> sources(description.ops.size());
+    Sources sources;
+    sources.ofOps.resize(description.ops.size());
     if (description.privileged) {
+        sources.inputs.open(description);
         // Some are for the rest of the set-up, and sources that only the daemon can open come first.
         constexpr size_t others = 128;
         auto executables =
@@ -220,13 +224,13 @@ std::vector<OpenSource> openEarlySources(Description &description, size_t descri
         openWithFlag(description, opEarly, sources, room);
         openWithFlag(description, opEarlyIfRoom, sources, room);
     }
-    for (size_t i = 0; i < sources.size(); i++) {
+    for (size_t i = 0; i < sources.ofOps.size(); i++) {
         SetupOp &op = description.ops[i];
-        if (op.source == SourceKind::descriptor && sources[i].fd < 0 && !isExecutable(op)) {
+        if (op.source == SourceKind::descriptor && sources.ofOps[i].fd < 0 && !isExecutable(op)) {
             op.sourcePath = pathOfDescriptor(op);
         }
     }
-    openExecutables(description, sources);
+    openExecutables(description, sources.ofOps);
     return sources;
 }
 

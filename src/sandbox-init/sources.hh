@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include "sandbox-init/description.hh"
+#include "sandbox-init/inputs.hh"
 
 namespace firn::sandbox {
 
@@ -18,6 +19,16 @@ struct OpenSource {
     /// classic calls know no detached mounts. 0: it has all it needs.
     unsigned long lateFlags = 0;
 };
+
+/// What there is of the operations' sources before the first of them runs.
+struct Sources {
+    std::vector<OpenSource> ofOps; ///< one for each operation
+    InputDirectory inputs;
+};
+
+/// Adds flags to a detached mount, with opRecursive to those below it: nosuid, and what opReadOnly and
+/// opNoDev ask for; and makes it private. `name` is for messages.
+void addMountFlags(int mount, uint32_t opFlags, std::string_view name);
 
 /// Clones the source's mount into a detached one: private (a clone of a shared host mount would otherwise
 /// stay its peer and show the sandbox's mounts on the host), nosuid, and with the operation's own flags.
@@ -36,6 +47,6 @@ int openOverlayDirectory(const SetupOp &op);
 /// mount is refused once we are in another mount namespace, so it is opened again there and compared.
 ///
 /// `descriptors` is how many may be open at once.
-std::vector<OpenSource> openEarlySources(Description &description, size_t descriptors);
+Sources openEarlySources(Description &description, size_t descriptors);
 
 } // namespace firn::sandbox

@@ -1,6 +1,7 @@
 #include "sandbox-init/tree.hh"
 
 #include <algorithm>
+#include <utility>
 
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -14,6 +15,9 @@
 namespace firn::sandbox {
 
 namespace {
+
+/// No output and no input has such a name.
+constexpr const char *sharedName = ".firn-mount-point";
 
 constexpr int openDirectory = O_PATH | O_DIRECTORY | O_CLOEXEC;
 
@@ -91,6 +95,24 @@ void Tree::makeMountPoint(const SetupOp &op, mode_t mode) {
                              : mknodat(place.parent, place.name, S_IFREG | 0644, 0);
     if (made < 0 && errno != EEXIST) {
         fail(Step::makeMountPoint, op.target);
+    }
+}
+
+/// A file system may have no links, or only so many to one file.
+void Tree::makeSharedMountPoint(const SetupOp &op, mode_t mode) {
+    Place place = placeOf(op, Step::makeMountPoint);
+    if (sharedIn_ < 0 && S_ISREG(mode) && mknodat(place.parent, sharedName, S_IFREG | 0644, 0) == 0) {
+        sharedIn_ = check(fcntl(place.parent, F_DUPFD_CLOEXEC, 3), Step::makeMountPoint, op.target);
+    }
+    if (!S_ISREG(mode) || linkat(sharedIn_, sharedName, place.parent, place.name, 0) < 0) {
+        makeMountPoint(op, mode);
+    }
+}
+
+void Tree::removeSharedFile() {
+    if (sharedIn_ >= 0) {
+        check(unlinkat(sharedIn_, sharedName, 0), Step::makeMountPoint, sharedName);
+        close(std::exchange(sharedIn_, -1));
     }
 }
 

@@ -48,6 +48,12 @@ class Tree {
     /// missing, in a root of our own.
     void makeMountPoint(const SetupOp &op, mode_t mode);
 
+    /// The same for one of many: those that are regular files are all links to one, since to make and remove
+    /// a file costs a file system on a disk far more than a link. Nobody sees them once something is mounted
+    /// on each. That one has a name besides until removeSharedFile().
+    void makeSharedMountPoint(const SetupOp &op, mode_t mode);
+    void removeSharedFile();
+
     /// Attaches a detached mount to the target and closes it. Its late flags are as OpenSource has them.
     void attach(const SetupOp &op, int mount, unsigned long lateFlags = 0);
 
@@ -75,6 +81,7 @@ class Tree {
     std::optional<FileIdentity> identity_;
     int parentFd_ = -1;
     std::string parentPath_;
+    int sharedIn_ = -1; ///< the directory with the shared file's own name
 };
 
 } // namespace firn::sandbox

@@ -88,5 +88,13 @@ TEST_F(DescriptorLimitTest, OnesAboveALoweredLimitDoNotCount) {
     EXPECT_EQ(errorOf(11), EMFILE);
 }
 
+TEST_F(DescriptorLimitTest, OnesThatArePathsAloneCount) {
+    leave(11);
+    UniqueFd path(open("/", O_PATH | O_CLOEXEC));
+    ASSERT_TRUE(path);
+    EXPECT_EQ(errorOf(10), 0);
+    EXPECT_EQ(errorOf(11), EMFILE);
+}
+
 } // namespace
 } // namespace firn

@@ -916,6 +916,149 @@ std::string without(std::string options, const std::string &option) {
     return at == std::string::npos ? "no " + option : options.erase(at, option.size() + 1);
 }
 
+/// Directories, files and a symlink, as many of each as asked for: "dir-0", "file-0", "link-0" and so on.
+/// What is in them is their name.
+class InputsTest : public SandboxTest {
+  protected:
+    void makeInputs(SandboxSpec &spec, int count) {
+        for (int i = 0; i < count; i++) {
+            std::string number = std::to_string(i), store = root_ + "/store/";
+            fs::create_directory(store + "dir-" + number);
+            std::ofstream(store + "dir-" + number + "/name") << "dir-" + number;
+            std::ofstream(store + "file-" + number) << "file-" + number;
+            fs::create_symlink("file-" + number, store + "link-" + number);
+            for (const char *kind : {"dir-", "file-", "link-"}) {
+                addInput(spec, kind + number);
+            }
+        }
+    }
+
+    std::string namesIn(int count) {
+        std::string directories, others;
+        for (int i = 0; i < count; i++) {
+            std::string number = std::to_string(i);
+            directories += "dir-" + number + "\n";
+            others += fmt::format("file-{}\nfile-{}\n", number, number);
+        }
+        return directories + others;
+    }
+
+    std::string showNames(int count) {
+        std::string directories, others;
+        for (int i = 0; i < count; i++) {
+            std::string number = std::to_string(i);
+            directories += " dir-" + number + "/name";
+            others += fmt::format(" file-{} link-{}", number, number);
+        }
+        return "cd /nix/store; for f in" + directories + others + "; do busybox cat $f; echo; done; ";
+    }
+};
+
+TEST_F(InputsTest, manyAreMountedAsFewAre) {
+    const std::string show = "busybox cat /proc/self/mountinfo; busybox ls -a / /nix/store";
+    SandboxSpec few = shell(show), many = shell(showNames(20) + show);
+    makeInputs(few, 1);
+    std::string single = run(few).output;
+    fs::remove_all(root_ + "/store/");
+    fs::create_directory(root_ + "/store");
+    fs::remove_all(root_ + "/scratch/dir-0");
+    fs::remove_all(root_ + "/scratch/file-0");
+    fs::remove_all(root_ + "/scratch/link-0");
+    makeInputs(many, 20);
+    Outcome outcome = run(many);
+    EXPECT_BUILDS(outcome);
+    EXPECT_TRUE(outcome.output.starts_with(namesIn(20))) << outcome.output;
+    for (int i = 0; i < 20; i++) {
+        for (std::string kind : {"dir-", "file-"}) {
+            std::string path = "/nix/store/" + kind + std::to_string(i);
+            EXPECT_EQ(optionsOf(outcome.output, path), optionsOf(single, "/nix/store/" + kind + "0"));
+            EXPECT_NE(optionsOf(outcome.output, path).find("ro,nosuid,nodev"), std::string::npos);
+        }
+    }
+    // What has helped to set it up is nowhere to be seen.
+    auto mounts = [](const std::string &text) {
+        std::istringstream lines(text);
+        size_t count = 0;
+        for (std::string line; std::getline(lines, line);) {
+            count += line.find(" - ") != std::string::npos ? 1 : 0;
+        }
+        return count;
+    };
+    EXPECT_EQ(mounts(outcome.output), mounts(single) + 2 * 19);
+    auto root = [](const std::string &text) {
+        size_t from = text.find("\n/:\n");
+        return text.substr(from, text.find("\n/nix/store:\n") - from);
+    };
+    EXPECT_EQ(root(outcome.output), root(single));
+    size_t entries = 0;
+    for (const auto &entry : fs::directory_iterator(root_ + "/scratch")) {
+        EXPECT_TRUE(fs::exists(fs::symlink_status(root_ + "/store/" + entry.path().filename().string())))
+            << entry.path();
+        entries++;
+    }
+    EXPECT_EQ(entries, 60u);
+}
+
+TEST_F(InputsTest, whatOnlyTheDaemonCanReachIsShown) {
+    SandboxSpec spec = shell(showNames(20));
+    makeInputs(spec, 20);
+    fs::permissions(root_ + "/store", fs::perms::owner_all);
+    Outcome inside = run(spec);
+    EXPECT_BUILDS(inside);
+    EXPECT_EQ(inside.output, namesIn(20));
+}
+
+TEST_F(InputsTest, storeOnlyTheDaemonCanGetToIsShown) {
+    SandboxSpec spec = shell(showNames(20));
+    makeInputs(spec, 20);
+    fs::permissions(root_, fs::perms::owner_all);
+    Outcome outcome = run(spec);
+    EXPECT_BUILDS(outcome);
+    EXPECT_EQ(outcome.output, namesIn(20));
+}
+
+/// In a child with user and mount namespaces of its own where that takes them: an ordinary user's daemon.
+TEST_F(InputsTest, mountPointShowsWhatIsMountedThere) {
+    SandboxSpec spec = shell("cd /nix/store; busybox cat dir-7/name dir-8/name file-9; echo x > dir-7/new");
+    makeInputs(spec, 20);
+    std::ofstream(root_ + "/outside/name") << "mounted, ";
+    std::ofstream(root_ + "/outside/file") << " and mounted\n";
+    uid_t user = geteuid();
+    gid_t group = getegid();
+    EXPECT_EQ(0, exitCodeOf([&] {
+                  if (unshare(user == 0 ? CLONE_NEWNS : CLONE_NEWNS | CLONE_NEWUSER) != 0) {
+                      return 98;
+                  }
+                  if (user != 0) {
+                      std::ofstream("/proc/self/uid_map") << fmt::format("{} {} 1\n", user, user);
+                      std::ofstream("/proc/self/setgroups") << "deny";
+                      std::ofstream("/proc/self/gid_map") << fmt::format("{} {} 1\n", group, group);
+                  }
+                  std::string outside = root_ + "/outside", store = root_ + "/store/";
+                  if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+                      mount(outside.c_str(), (store + "dir-7").c_str(), nullptr, MS_BIND, nullptr) != 0 ||
+                      mount((outside + "/file").c_str(), (store + "file-9").c_str(), nullptr, MS_BIND,
+                            nullptr) != 0) {
+                      return 99;
+                  }
+                  UniqueFd scratch(open((root_ + "/scratch").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+                  UniqueFd build(open((root_ + "/build").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+                  spec.scratchStore = scratch.get(); // in this mount namespace, too
+                  spec.buildDir = build.get();
+                  BuilderResult result = spawnSandbox(spec).wait();
+                  dprintf(output_.get(), "%s", result.kind == Kind::exited ? "" : result.describe().c_str());
+                  return 0;
+              }));
+    EXPECT_EQ(takeOutput(),
+              "mounted, dir-8 and mounted\nsh: can't create dir-7/new: Read-only file system\n");
+}
+
+TEST_F(InputsTest, deathOfTheDaemonLeavesNothing) {
+    SandboxSpec spec = shell("busybox sleep 73615245; :");
+    makeInputs(spec, 20);
+    killSpawner(spec, "73615245");
+}
+
 TEST_F(SandboxTest, classicExecutableMountKeepsEveryFlagButNoexec) {
     constexpr unsigned long nosymfollow = 256; // MS_NOSYMFOLLOW, in headers of Linux 5.10
     std::string build = root_ + "/build", inside = build + "/inside";

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cstdio>
 #include <functional>
+#include <unordered_set>
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -189,6 +190,7 @@ struct StoreDatabase::Impl {
     PathInfo readInfo(const StorePath &path, Rows &rows);
     int64_t idOf(const StorePath &path);
     StorePathSet readPaths(Rows &rows);
+    StorePathSet pathsReachableFrom(std::vector<int64_t> pending);
     StorePath parsePath(const std::string &text);
     Statement &realisationStatement(std::optional<Statement> &statement, std::string_view what);
     int64_t realisationId(const DrvOutput &id);
@@ -202,6 +204,7 @@ struct StoreDatabase::Impl {
 
     std::optional<Statement> insertPath, updatePath, selectPath, selectId, deletePath;
     std::optional<Statement> insertReference, selectReferences, selectReferrers;
+    std::optional<Statement> selectReferenceIds, selectPathText;
     std::optional<Statement> insertOutput, selectOutputs, selectDerivers;
     std::optional<Statement> selectByHashPart, selectAll, otherReferrer;
     std::optional<Statement> insertRealisation, updateRealisation, selectRealisation;
@@ -321,6 +324,8 @@ void StoreDatabase::Impl::prepare() {
     insertReference.emplace(database, "insert or replace into Refs (referrer, reference) values (?, ?)");
     selectReferences.emplace(database, "select path from Refs join ValidPaths on reference = id "
                                        "where referrer = ?");
+    selectReferenceIds.emplace(database, "select reference from Refs where referrer = ?");
+    selectPathText.emplace(database, "select path from ValidPaths where id = ?");
     selectReferrers.emplace(database, "select path from Refs join ValidPaths on referrer = id where "
                                       "reference = (select id from ValidPaths where path = ?)");
     otherReferrer.emplace(database,
@@ -371,6 +376,26 @@ StorePathSet StoreDatabase::Impl::readPaths(Rows &rows) {
     StorePathSet paths;
     while (rows.next()) {
         paths.insert(parsePath(rows.text(0)));
+    }
+    return paths;
+}
+
+/// By their numbers: names are read once for each path, whoever refers to it.
+StorePathSet StoreDatabase::Impl::pathsReachableFrom(std::vector<int64_t> pending) {
+    StorePathSet paths;
+    std::unordered_set<int64_t> known(pending.begin(), pending.end());
+    while (!pending.empty()) {
+        int64_t id = pending.back();
+        pending.pop_back();
+        auto text = selectPathText->query(id);
+        paths.merge(readPaths(text));
+        auto references = selectReferenceIds->query(id);
+        while (references.next()) {
+            int64_t reference = references.integer(0);
+            if (known.insert(reference).second) {
+                pending.push_back(reference);
+            }
+        }
     }
     return paths;
 }
@@ -451,6 +476,18 @@ std::optional<PathInfo> StoreDatabase::find(const StorePath &path) {
     auto references = impl_->selectReferences->query(id);
     info->references = impl_->readPaths(references);
     return info;
+}
+
+StorePathSet StoreDatabase::closure(const StorePathSet &paths) {
+    StorePathSet result;
+    snapshot([&] {
+        std::vector<int64_t> ids;
+        for (const StorePath &path : paths) {
+            ids.push_back(impl_->idOf(path));
+        }
+        result = impl_->pathsReachableFrom(std::move(ids));
+    });
+    return result;
 }
 
 std::optional<StorePath> StoreDatabase::findByHashPart(const std::string &hashPart) {

@@ -50,6 +50,8 @@ class StoreDatabase {
     /// Everything in the `path` column as it is, also what is not a store path.
     std::set<std::string> allPathTexts();
     StorePathSet referrers(const StorePath &path);
+    /// Paths and everything they refer to. Throws notFound unless they are valid.
+    StorePathSet closure(const StorePathSet &paths);
     StorePathSet validDerivers(const StorePath &output);
     std::map<std::string, StorePath> derivationOutputs(const StorePath &drvPath);
 

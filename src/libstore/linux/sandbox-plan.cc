@@ -34,6 +34,10 @@ void requirePlainPath(const std::string &path, const char *what) {
     }
 }
 
+std::string directoryOf(const std::string &path) {
+    return path.substr(0, path.rfind('/'));
+}
+
 /// Collects operations; makes each directory once, parents first.
 class Plan {
   public:
@@ -87,6 +91,9 @@ class Plan {
 
   private:
     void parentsOf(const std::string &path) {
+        if (made_.contains(directoryOf(path))) {
+            return; // and so are those above it: they come first
+        }
         for (size_t slash = path.find('/', 1); slash != std::string::npos;
              slash = path.find('/', slash + 1)) {
             std::string parent = path.substr(0, slash);
@@ -155,11 +162,19 @@ void planNetwork(Plan &plan, const SandboxSpec &spec) {
     }
 }
 
+/// Where most inputs lie: in the store.
+std::string inputDirectory(const SandboxSpec &spec) {
+    return spec.sandboxed && !spec.inputs.empty() ? directoryOf(spec.inputs.front().source) : std::string();
+}
+
 void planStore(Plan &plan, const SandboxSpec &spec) {
     plan.bindDescriptor(spec.storeDir, spec.scratchStore, SourceKind::descriptor, opNoDev);
+    std::string directory = inputDirectory(spec);
     for (const SandboxInput &input : spec.inputs) {
         requirePlainPath(input.source, "the input");
-        plan.bindPath(input.path, input.source, opReadOnly | opNoDev, opEarlyIfRoom);
+        bool shared = !directory.empty() && directoryOf(input.source) == directory;
+        plan.bindPath(input.path, input.source, opReadOnly | opNoDev | (shared ? uint32_t{opInput} : 0),
+                      opEarlyIfRoom);
     }
 }
 
@@ -306,6 +321,7 @@ Description planSandbox(const SandboxSpec &spec) {
     planIdentity(d, spec);
     planNamespaces(d, spec);
     d.outputFd = spec.outputFd;
+    d.inputDirectory = inputDirectory(spec);
     d.ops = planFileSystem(spec, d);
     d.classicMounts = !haveMountSetattr();
     bool sharesNetwork = spec.sandboxed && spec.network == Network::host;

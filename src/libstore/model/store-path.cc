@@ -106,6 +106,9 @@ StorePath StoreDir::parse(std::string_view path) const {
 }
 
 std::optional<StorePath> StoreDir::tryParse(std::string_view path) const {
+    if (!path.starts_with(dir_)) {
+        return std::nullopt; // the most common answer, for which an exception is too dear
+    }
     try {
         return parse(path);
     } catch (const Error &error) {

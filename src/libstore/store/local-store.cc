@@ -223,23 +223,7 @@ LocalStore::queryDerivationOutputMap(const StorePath &drvPath) {
 }
 
 StorePathSet LocalStore::computeClosure(const StorePathSet &paths) {
-    StorePathSet closure;
-    std::vector<StorePath> pending(paths.begin(), paths.end());
-    impl_->database.snapshot([&] {
-        while (!pending.empty()) {
-            auto path = std::move(pending.back());
-            pending.pop_back();
-            if (!closure.insert(path).second) {
-                continue;
-            }
-            for (auto &reference : queryPathInfo(path).references) {
-                if (!closure.contains(reference)) {
-                    pending.push_back(reference);
-                }
-            }
-        }
-    });
-    return closure;
+    return impl_->database.closure(paths);
 }
 
 std::vector<StorePath> LocalStore::topologicallySorted(const StorePathSet &paths) {
