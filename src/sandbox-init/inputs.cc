@@ -94,19 +94,20 @@ void InputDirectory::lookUp(int directory, const Description &description) {
 void InputDirectory::attach(int root) {
     check(mkdirat(root, place, 0700), Step::makeDirectory, place);
     check(move_mount(clone_, "", root, place, MOVE_MOUNT_F_EMPTY_PATH), Step::attachMount, place);
-    close(clone_);
-    clone_ = -1;
     attached_ = true;
 }
 
-/// The names on the target's way are made by our own operations alone: sandbox paths come after the inputs.
+/// No symlink is followed, whatever has become of the source since it was looked up. The names on the
+/// target's way are made by our own operations alone: sandbox paths come after the inputs.
 void InputDirectory::bind(int root, const SetupOp &op) {
     if (!attached_) {
         attach(root);
     }
-    std::string source = std::string(place) + "/" + nameOf(op);
-    check(mount(source.c_str(), op.target.c_str() + 1, nullptr, MS_BIND, nullptr), Step::attachMount,
+    constexpr unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW;
+    int input = check(open_tree(clone_, nameOf(op), flags), Step::openSource, op.sourcePath);
+    check(move_mount(input, "", root, op.target.c_str() + 1, MOVE_MOUNT_F_EMPTY_PATH), Step::attachMount,
           op.target);
+    close(input);
 }
 
 /// The host's root goes with all that is mounted in it, at one go: to unmount this by itself would mean to

@@ -9,8 +9,8 @@
 namespace firn::sandbox {
 
 /// The inputs that can be bound from one clone of the directory they all lie in. It has the flags that each
-/// of them needs, and a bind mount takes over those of what it is made from: so an input costs one call to
-/// find out what it is and one to mount it, where a clone of its own takes five.
+/// of them needs, and what is cloned from it takes them over: so an input costs one call to find out what it
+/// is and three to mount it, where a clone of a path, with flags of its own, takes two more, and longer.
 ///
 /// The clone is attached in the sandbox's mount namespace while the inputs are mounted, and nobody else is in
 /// there then: before the builder runs it is gone with all that it shows.
@@ -39,7 +39,7 @@ class InputDirectory {
     void attach(int root);
 
     std::vector<mode_t> modes_; ///< for each operation; 0: not to be bound from here
-    int clone_ = -1;            ///< until it is attached
+    int clone_ = -1;            ///< none: nothing is to be bound from here
     bool attached_ = false;
 };
 
