@@ -9,8 +9,9 @@ namespace firn {
 /// Whether an entry of a store directory looks as if this tree had been put there and nobody had written to
 /// it since: the same names, types, targets, sizes and executability, and every regular file with the owner,
 /// mode and time that a store gives it. Who writes to a file without meaning to hide it leaves another time
-/// at least. No contents are read, no symlink is followed. `tree` is what collectOutput() made of such a one. False as well for
-/// what is not there; throws where it cannot be looked at, and where throwIfInterrupted() does.
+/// at least. No contents are read, no symlink is followed. `tree` is what collectOutput() made of such a one.
+/// False as well for what is not there; throws where it cannot be looked at, and where throwIfInterrupted()
+/// does.
 bool looksUntouched(int dir, const std::string &entry, const OutputTree &tree);
 
 } // namespace firn
