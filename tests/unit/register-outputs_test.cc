@@ -82,14 +82,10 @@ class FakeRepair : public OutputRepair {
     AddressForms formsForAddress(const OutputRewrite &, const StorePath &) override { return forms; }
     void verify(const OutputRewrite &output) override { verified.push_back(output.outputName); }
 
-    bool foresee(const FileHead &head) override {
-        foreseen.emplace_back(head.data(), head.size());
-        return wanted.empty() || foreseen.back() == wanted;
-    }
+    void foresee(const FileHead &head) override { foreseen.emplace_back(head.data(), head.size()); }
 
     AddressForms forms;
     std::vector<std::string> verified, foreseen;
-    std::string wanted; ///< what files begin with that stay; empty: all
 
   private:
     RepairFunction function_;
@@ -1057,139 +1053,6 @@ TEST_F(RegisterOutputs, RepairsAFileThatIsRewrittenEverywhere) {
     std::string expected = replaceAll(text, std::string(32, 'c'), std::string(32, 'a'));
     expected[middle] = '+';
     EXPECT_TRUE(read(finalOf()) == expected);
-}
-
-/// Files of which rewriting makes others, with occurrences wherever reading in blocks may go wrong.
-std::map<std::string, std::string> textsToRewrite(const std::string &part) {
-    constexpr size_t block = 256 * 1024;
-    std::map<std::string, std::string> texts = {
-        {"all", part},
-        {"begin", part + "-thing"},
-        {"end", "text " + part},
-        {"none", std::string(3 * block, '.')},
-        {"twice", part + part + "." + part},
-        {"run", std::string(100, '.') + std::string(2 * block, part[0])},
-        {"short", part.substr(1)},
-    };
-    for (size_t shift : {0, 1, 2, 15, 30, 31, 32, 33}) {
-        std::string text(3 * block + 7, '.');
-        text.replace(block - shift, part.size(), part);
-        text.replace(2 * block + 31 - shift, part.size(), part);
-        texts.emplace("border-" + std::to_string(shift), text);
-        texts.emplace("cut-" + std::to_string(shift), std::string(block - shift, '.') + part);
-    }
-    return texts;
-}
-
-struct RewriteCase {
-    std::string title;
-    std::string wanted; ///< files that begin so are left for the repair; empty: all
-    bool copyAll = false, hasLink = false, hasName = false, isLinkedOutside = false;
-};
-
-class RewritingOutputs : public RegisterOutputs, public testing::WithParamInterface<RewriteCase> {
-  protected:
-    void build(const std::map<std::string, std::string> &texts) {
-        fs::create_directory(scratchOf());
-        for (const auto &[name, text] : texts) {
-            write(scratchOf() / name, text);
-        }
-        if (GetParam().hasLink) {
-            fs::create_symlink(from_ + "-thing", scratchOf() / "link");
-        }
-        if (GetParam().hasName) {
-            write(scratchOf() / ("by-" + from_), "text");
-        }
-        if (GetParam().isLinkedOutside) {
-            fs::create_hard_link(scratchOf() / "begin", tmp_ / "outside");
-        }
-        untouched_ = look(scratchOf() / "none").st_ino;
-    }
-
-    void expectRewritten(const std::string &name, const std::string &expected) {
-        EXPECT_TRUE(read(finalOf() / name) == expected) << name;
-        struct stat st = look(finalOf() / name);
-        EXPECT_EQ(st.st_mode & 07777, 0444u) << name;
-        EXPECT_EQ(st.st_mtime, 1) << name;
-        EXPECT_EQ(st.st_nlink, 1u) << name;
-    }
-
-    std::string from_ = std::string(32, 'c'), to_ = std::string(32, 'a');
-    ino_t untouched_ = 0;
-};
-
-TEST_P(RewritingOutputs, ComeOutTheSameWhetherWhileReadingOrAfterwards) {
-    bool stays = GetParam().wanted != "none";
-    addRedirected("out", 'a', 'c');
-    request_.copyAllOutputs = GetParam().copyAll;
-    std::map<std::string, std::string> texts = textsToRewrite(from_);
-    texts.emplace("middle", "stay sum=0000 " + from_);
-    build(texts);
-    FakeRepair repair([&](int dir, const std::string &name, const std::vector<FilePatches> &touched) {
-        EXPECT_EQ(touched.size(), texts.size() - 2); // but "none" and "short"
-        std::vector<FilePatches> repairs;
-        if (stays) {
-            UniqueFd output = openDirectoryAt(dir, name);
-            EXPECT_EQ(readFileAt(output.get(), "middle"), texts.at("middle"));
-            repairs.push_back({"middle", {{Patch::Place::contents, 9, "1234"}}, false});
-        }
-        return repairs;
-    });
-    repair.wanted = GetParam().wanted;
-    expectHashed(run(repair).at("out"));
-    for (const auto &[name, text] : texts) {
-        std::string expected = replaceAll(text, from_, to_);
-        expectRewritten(name, stays && name == "middle" ? "stay sum=1234 " + to_ : expected);
-    }
-    EXPECT_EQ(look(finalOf() / "none").st_ino == untouched_, !GetParam().copyAll);
-    if (GetParam().hasLink) {
-        EXPECT_EQ(fs::read_symlink(finalOf() / "link"), to_ + "-thing");
-    }
-    EXPECT_EQ(fs::exists(finalOf() / ("by-" + to_)), GetParam().hasName);
-    if (GetParam().isLinkedOutside) {
-        EXPECT_EQ(read(tmp_ / "outside"), texts.at("begin"));
-    }
-}
-
-INSTANTIATE_TEST_SUITE_P(
-    , RewritingOutputs,
-    testing::Values(RewriteCase{.title = "WhileReading", .wanted = "none"},
-                    RewriteCase{.title = "Afterwards", .wanted = ""},
-                    RewriteCase{.title = "Copied", .wanted = "none", .copyAll = true},
-                    RewriteCase{.title = "WithASymlink", .wanted = "none", .hasLink = true},
-                    RewriteCase{.title = "WithAName", .wanted = "none", .hasName = true},
-                    RewriteCase{.title = "LinkedOutside", .wanted = "none", .isLinkedOutside = true},
-                    RewriteCase{.title = "OneStays", .wanted = "stay"},
-                    RewriteCase{.title = "OneStaysCopied", .wanted = "stay", .copyAll = true},
-                    RewriteCase{.title = "Everything",
-                                .wanted = "stay",
-                                .copyAll = true,
-                                .hasLink = true,
-                                .hasName = true,
-                                .isLinkedOutside = true}),
-    [](const auto &info) { return info.param.title; });
-
-TEST_F(RegisterOutputs, MoreThanIsKeptIsRewrittenWhileReadingToo) {
-    StorePath scratch = addRedirected("out", 'a', 'c');
-    std::string text = "head";
-    while (text.size() < 4 * 1024 * 1024) {
-        text += scratch.baseName();
-    }
-    write(scratchOf(), text);
-    FakeRepair repair(nullptr);
-    repair.wanted = "none";
-    expectHashed(run(repair).at("out"));
-    EXPECT_TRUE(read(finalOf()) == replaceAll(text, std::string(32, 'c'), std::string(32, 'a')));
-}
-
-TEST_F(RegisterOutputs, RefusesTheRepairOfAFileThatNobodyWantedToKeep) {
-    StorePath scratch = addRedirected("out", 'a', 'c');
-    write(scratchOf(), "text " + scratch.baseName());
-    FakeRepair repair([](int, const std::string &, const std::vector<FilePatches> &) {
-        return std::vector<FilePatches>{{"", {{Patch::Place::contents, 0, "T"}}, false}};
-    });
-    repair.wanted = "none";
-    expectError(ErrorKind::bug, [&] { run(repair); });
 }
 
 TEST_F(RegisterOutputs, RefusesRepairsThatAreNoneOfTheirBusiness) {

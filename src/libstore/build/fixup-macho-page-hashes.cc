@@ -124,12 +124,10 @@ MachoPageHashFixup::MachoPageHashFixup(const LocalStore &store, Logger &logger,
                                        MachoJail &jail)
     : store_(store), logger_(logger), request_(request), policy_(policy), jail_(jail) {}
 
-bool MachoPageHashFixup::foresee(const FileHead &head) {
-    bool isOurs = canBeMacho({head.data(), head.size()});
-    if (isOurs) {
+void MachoPageHashFixup::foresee(const FileHead &head) {
+    if (canBeMacho({head.data(), head.size()})) {
         jail_.prepare();
     }
-    return isOurs;
 }
 
 // ---- words

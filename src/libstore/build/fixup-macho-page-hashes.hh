@@ -20,8 +20,8 @@ class MachoPageHashFixup : public OutputRepair {
     MachoPageHashFixup(const LocalStore &store, Logger &logger, const RegistrationRequest &request,
                        MachoSignatures policy, MachoJail &jail);
 
-    /// Whether it can be Mach-O. Has the jail started then: it gets ready while the output is read.
-    bool foresee(const FileHead &head) override;
+    /// Has the jail started: it gets ready while the output is read.
+    void foresee(const FileHead &head) override;
 
     /// Says in the log which files are hashed by Nix's own rule though they hold the output's path, and why.
     /// Nothing where signatures are not to be touched (macho-signatures = warn). Throws BuildFailure where

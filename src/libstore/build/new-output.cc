@@ -41,10 +41,6 @@ void mergeRepairs(const NewOutput &output, std::vector<NodePatches> &changes,
     }
     for (FilePatches &file : repairs) {
         auto found = byPath.find(file.path);
-        if (found != byPath.end() && found->second->isOnDisk) {
-            throw Error(ErrorKind::bug, "the repair of output '{}' patches '{}', which it had no interest in",
-                        output.name, escapeForDisplay(file.path));
-        }
         if (found == byPath.end()) {
             throw Error(ErrorKind::refused,
                         "the repair of output '{}' wants to patch '{}', which no rewrite touches",

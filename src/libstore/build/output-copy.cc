@@ -100,17 +100,6 @@ void ReplacementFile::writeAt(std::string_view bytes, uint64_t offset) {
     }
 }
 
-void ReplacementFile::copyFrom(int fd, uint64_t size) {
-    auto buffer = std::make_unique_for_overwrite<char[]>(blockSize);
-    for (uint64_t at = 0; at < size;) {
-        throwIfInterrupted();
-        auto count = static_cast<size_t>(std::min<uint64_t>(blockSize, size - at));
-        readFullAt(fd, at, buffer.get(), count);
-        write({buffer.get(), count});
-        at += count;
-    }
-}
-
 UniqueFd ReplacementFile::reopen() const {
     return openFileAt(dir_, temporary_);
 }

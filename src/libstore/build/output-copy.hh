@@ -31,8 +31,6 @@ class ReplacementFile : public Sink {
     bool cloneFrom(int fd);
     void write(std::string_view bytes) override; ///< behind what was written before
     void writeAt(std::string_view bytes, uint64_t offset);
-    /// Writes the first `size` bytes of another file.
-    void copyFrom(int fd, uint64_t size);
     /// Another descriptor, to read it from its start.
     UniqueFd reopen() const;
     /// Makes it canonical and gives it the old file's name. `old` may be a descriptor of the old file: then
@@ -75,7 +73,6 @@ struct NodePatches {
     uint32_t node;
     std::vector<Patch> contents, target, name; ///< each ascending and not overlapping
     bool everywhere = false;                   ///< look for `Rewrites` in the contents as well
-    bool isOnDisk = false;                     ///< the contents have changed already
 
     bool changesContents() const { return everywhere || !contents.empty(); }
 };

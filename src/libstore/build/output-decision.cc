@@ -25,8 +25,7 @@ std::vector<NodePatches> changesFor(const ScanResult &scan, const Rewrites &rewr
     for (const TouchedNode &touched : scan.touched) {
         changes.push_back({touched.node, patchesFor(touched.contents, Patch::Place::contents, rewrites),
                            patchesFor(touched.target, Patch::Place::linkTarget, rewrites),
-                           patchesFor(touched.name, Patch::Place::entryName, rewrites), touched.everywhere,
-                           touched.isRewritten});
+                           patchesFor(touched.name, Patch::Place::entryName, rewrites), touched.everywhere});
     }
     return changes;
 }
@@ -218,35 +217,7 @@ void prepareCheck(const RegistrationContext &context, const ScanTargets &targets
     }
 }
 
-std::map<StorePath, StorePath> knownPaths(const RegistrationContext &context) {
-    std::map<StorePath, StorePath> finalByScratch;
-    for (const auto &[name, output] : context.request.outputs) {
-        if (output.finalPath) {
-            finalByScratch.emplace(output.scratchPath, *output.finalPath);
-        }
-    }
-    return finalByScratch;
-}
-
-/// An address of what a builder has made is computed from just that.
-bool pathFollowsFromContent(const DerivationOutput &output) {
-    return !std::holds_alternative<InputAddressedOutput>(output) &&
-           !std::holds_alternative<DeferredOutput>(output);
-}
-
 } // namespace
-
-std::optional<Rewrites> rewritesKnownBefore(const RegistrationContext &context, const ScanTargets &targets) {
-    const auto &outputs = context.request.derivation->outputs;
-    bool known = std::all_of(outputs.begin(), outputs.end(), [&](const auto &output) {
-        auto found = context.request.outputs.find(output.first);
-        bool hasPath = found == context.request.outputs.end() || found->second.finalPath;
-        return hasPath && !pathFollowsFromContent(output.second);
-    });
-    bool any =
-        std::find(targets.rewritable.begin(), targets.rewritable.end(), true) != targets.rewritable.end();
-    return known && any ? std::optional(rewritesFor(targets, knownPaths(context))) : std::nullopt;
-}
 
 StorePathSet finalReferences(const ScanTargets &targets, const Decision &decision, const ScanResult &scan) {
     StorePathSet references;

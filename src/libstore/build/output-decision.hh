@@ -25,10 +25,6 @@ struct Decision {
 Decision decideOutputs(const RegistrationContext &context, const ScanTargets &targets, OutputRepair &repair,
                        NewOutputs &outputs);
 
-/// What will be decided of the bytes, where it is known before they are read: final paths do not depend on
-/// them. None where nothing has to be rewritten, either.
-std::optional<Rewrites> rewritesKnownBefore(const RegistrationContext &context, const ScanTargets &targets);
-
 /// What an output that was scanned like this will refer to.
 StorePathSet finalReferences(const ScanTargets &targets, const Decision &decision, const ScanResult &scan);
 

@@ -1,8 +1,6 @@
 #include "libstore/build/output-scan.hh"
 
 #include <algorithm>
-#include <array>
-#include <span>
 #include <utility>
 
 #include "libstore/build/output-copy.hh"
@@ -83,19 +81,14 @@ class OutputScanner : public OutputNarWriter {
     void seeTarget(uint32_t node) override;
     UniqueFd openContents(int dir, uint32_t node) override;
     void seeContents(uint32_t node, std::string_view bytes) override;
-    void passBlock(int fd, uint32_t node, std::span<char> block, bool isLast) override;
     void closeContents(int dir, uint32_t node, UniqueFd file) override;
     void abandonContents() noexcept override { replacement_.reset(); }
 
   private:
     TouchedNode &touch(uint32_t node);
     void noteContents(const PartHit &hit);
-    void noteFirst(TouchedNode &touched);
     void noteHead(uint32_t node, std::string_view bytes);
-    void giveUp();
     std::vector<PartHit> findIn(const std::string &text);
-    void startReplacement(int dir, uint32_t node);
-    void rewriteIn(int fd, uint32_t node, std::span<char> bytes);
 
     const ScanOptions &options_;
     ArchiveHashes &hashes_;
@@ -113,26 +106,10 @@ class OutputScanner : public OutputNarWriter {
     UnlockedDirectories renewing_; ///< where files were put on new inodes
     std::optional<ReplacementFile> replacement_;
     bool copying_ = false; ///< what is read has to be written to the replacement
-
-    // Rewriting while reading. An occurrence may begin in the last bytes that came, and is not known before
-    // the next ones, so some are held back: a page of them, as the new file is best written in whole pages.
-    static_assert(headroom >= HashPartSet::length - 1);
-    bool givenUp_ = false;   ///< what is read from here on is not the archive that will be
-    bool rewriting_ = false; ///< in the file that is read, should anything be found
-    std::array<char, headroom> held_;
-    size_t heldSize_ = 0;
-    uint64_t passed_ = 0;          ///< bytes of the file that were passed on; what is held follows
-    std::vector<PartHit> pending_; ///< behind those
-    int fileDir_ = -1;             ///< of the file that is read
 };
 
-/// The archive will be another than the one that is read.
-void OutputScanner::giveUp() {
-    hashes_.giveUp();
-    givenUp_ = true;
-}
-
 TouchedNode &OutputScanner::touch(uint32_t node) {
+    hashes_.giveUp();
     if (result_.touched.empty() || result_.touched.back().node != node) {
         result_.touched.push_back({node, {}, {}, {}});
     }
@@ -155,14 +132,12 @@ std::vector<PartHit> OutputScanner::findIn(const std::string &text) {
 void OutputScanner::seeName(uint32_t node) {
     if (std::vector<PartHit> hits = findIn(tree_.nodes[node].name); !hits.empty()) {
         touch(node).name = std::move(hits);
-        giveUp();
     }
 }
 
 void OutputScanner::seeTarget(uint32_t node) {
     if (std::vector<PartHit> hits = findIn(tree_.nodes[node].target); !hits.empty()) {
         touch(node).target = std::move(hits);
-        giveUp();
     }
 }
 
@@ -172,11 +147,8 @@ void OutputScanner::noteContents(const PartHit &hit) {
         return;
     }
     TouchedNode &touched = touch(file_);
-    if (std::exchange(untouched_, false)) {
-        noteFirst(touched);
-    }
-    if (touched.isRewritten) {
-        pending_.push_back(hit);
+    if (std::exchange(untouched_, false) && options_.onTouchedFile) {
+        options_.onTouchedFile(result_.heads[file_]);
     }
     if (touched.everywhere) {
         return;
@@ -189,29 +161,9 @@ void OutputScanner::noteContents(const PartHit &hit) {
     }
 }
 
-/// The first occurrence in a file's contents that may be rewritten.
-void OutputScanner::noteFirst(TouchedNode &touched) {
-    bool stays = options_.mustStay && options_.mustStay(result_.heads[file_]);
-    touched.isRewritten = rewriting_ && !stays;
-    if (!touched.isRewritten) {
-        giveUp();
-    }
-}
-
-void OutputScanner::startReplacement(int dir, uint32_t node) {
-    if (node != 0) {
-        renewing_.unlock(dir, tree_.nodes[node].parent);
-    }
-    replacement_.emplace(dir, tree_, node);
-}
-
 UniqueFd OutputScanner::openContents(int dir, uint32_t node) {
     scanner_.begin();
     file_ = node;
-    fileDir_ = dir;
-    rewriting_ = options_.replacements != nullptr && !givenUp_;
-    heldSize_ = 0;
-    passed_ = 0;
     headSize_ = 0;
     untouched_ = true;
     takenUntil_ = 0;
@@ -220,7 +172,10 @@ UniqueFd OutputScanner::openContents(int dir, uint32_t node) {
     if (!options_.renewFiles && !file.linkedOutside) {
         return fd;
     }
-    startReplacement(dir, node);
+    if (node != 0) {
+        renewing_.unlock(dir, file.parent);
+    }
+    replacement_.emplace(dir, tree_, node);
     copying_ = !replacement_->cloneFrom(fd.get());
     return copying_ ? std::move(fd) : replacement_->reopen();
 }
@@ -242,51 +197,9 @@ void OutputScanner::seeContents(uint32_t node, std::string_view bytes) {
     if (contentsHash_) {
         contentsHash_->write(bytes);
     }
-    if (replacement_ && copying_ && !rewriting_) {
+    if (replacement_ && copying_) {
         replacement_->write(bytes);
     }
-}
-
-void OutputScanner::passBlock(int fd, uint32_t node, std::span<char> block, bool isLast) {
-    if (!rewriting_) {
-        OutputNarWriter::passBlock(fd, node, block, isLast);
-        return;
-    }
-    seeContents(node, {block.data(), block.size()});
-    std::span<char> bytes{block.data() - heldSize_, heldSize_ + block.size()};
-    std::copy_n(held_.begin(), heldSize_, bytes.begin());
-    if (!pending_.empty()) {
-        rewriteIn(fd, node, bytes);
-    }
-    heldSize_ = isLast ? 0 : std::min(bytes.size(), held_.size());
-    size_t toPass = bytes.size() - heldSize_;
-    if (replacement_ && copying_) {
-        replacement_->write({bytes.data(), toPass});
-    }
-    putContents({bytes.data(), toPass});
-    passed_ += toPass;
-    std::copy(bytes.begin() + static_cast<ptrdiff_t>(toPass), bytes.end(), held_.begin());
-}
-
-/// In bytes that follow what was passed on. The new file is made when the first occurrence is known; a clone
-/// has everything already.
-void OutputScanner::rewriteIn(int fd, uint32_t node, std::span<char> bytes) {
-    if (!replacement_) {
-        startReplacement(fileDir_, node);
-        copying_ = !replacement_->cloneFrom(fd);
-        if (copying_) {
-            replacement_->copyFrom(fd, passed_);
-        }
-    }
-    for (const PartHit &hit : pending_) {
-        std::string_view replacement = (*options_.replacements)[hit.part];
-        std::copy(replacement.begin(), replacement.end(),
-                  bytes.begin() + static_cast<ptrdiff_t>(hit.offset - passed_));
-        if (!copying_) {
-            replacement_->writeAt(replacement, hit.offset);
-        }
-    }
-    pending_.clear();
 }
 
 void OutputScanner::closeContents(int, uint32_t, UniqueFd file) {

@@ -18,8 +18,6 @@ struct TouchedNode {
     std::vector<PartHit> contents, target, name;
     /// There are more in the contents than are kept: `contents` is empty, they must be found again.
     bool everywhere = false;
-    /// The contents are on disk as they will be: a new inode, canonical.
-    bool isRewritten = false;
 };
 
 struct ScanOptions {
@@ -34,22 +32,14 @@ struct ScanOptions {
     /// Put every regular file on a new inode, which is what gets hashed. Files that have names outside the
     /// outputs always are.
     bool renewFiles = false;
-    /// Asked by what a regular file begins with when the first occurrence that may be rewritten is found in
-    /// it: whether it has to stay as it is for now, since more will change in it.
-    std::function<bool(const FileHead &head)> mustStay;
-    /// By number of the part: what those that may be rewritten become, where that is known. Then files are
-    /// rewritten while they are read, until something is found that makes it impossible to know all of the
-    /// archive: a file that must stay, or an occurrence in a name or a target. All must outlive the scan.
-    /// What comes before the first occurrence in a file is read a second time for its copy: where somebody
-    /// may still write to files, they are to be renewed.
-    const std::vector<std::string> *replacements = nullptr;
+    /// Told what a regular file begins with when the first occurrence that may be rewritten is found in it.
+    std::function<void(const FileHead &head)> onTouchedFile;
 };
 
 struct ScanResult {
     std::vector<bool> found;          ///< by number of the part
     std::vector<TouchedNode> touched; ///< in the archive's order
-    /// SHA-256 of the archive and its size. Only where all that was touched is rewritten: otherwise it will
-    /// change anyway.
+    /// SHA-256 of the archive and its size. Only where nothing was touched: it will change anyway.
     std::optional<HashAndSize> nar;
     std::optional<Hash> archiveHash, contentsHash; ///< as asked for
     /// By node: what a regular file begins with, for those who know formats. Zeros where it is shorter, and
@@ -57,8 +47,7 @@ struct ScanResult {
     std::vector<FileHead> heads;
 };
 
-/// Reads every file of the output once. `dir` holds the tree's root. Memory does not depend on the size of
-/// files.
+/// Reads every file of the output once. `dir` holds the tree's root.
 ScanResult scanOutput(int dir, const OutputTree &tree, const ScanOptions &options);
 
 /// Whether a part that is found here may be rewritten, given where the last one that may be ends: keeps

@@ -92,14 +92,12 @@ bool pathPromisesContent(const NewOutput &output) {
            !std::holds_alternative<DeferredOutput>(*output.specification);
 }
 
-ScanOptions scanOptions(const Context &context, const ScanTargets &targets,
-                        const std::optional<Rewrites> &rewrites, OutputRepair &repair,
+ScanOptions scanOptions(const Context &context, const ScanTargets &targets, OutputRepair &repair,
                         const NewOutput &output) {
     ScanOptions options;
     options.parts = &targets.parts;
     options.rewritable = targets.rewritable;
-    options.mustStay = [&repair](const FileHead &head) { return repair.foresee(head); };
-    options.replacements = rewrites ? &rewrites->replacements : nullptr;
+    options.onTouchedFile = [&repair](const FileHead &head) { repair.foresee(head); };
     options.renewFiles =
         context.request.copyAllOutputs || (context.request.copyFixedOutputs && pathPromisesContent(output));
     if (const auto *fixed = std::get_if<FixedOutput>(output.specification)) {
@@ -111,10 +109,9 @@ ScanOptions scanOptions(const Context &context, const ScanTargets &targets,
 }
 
 void scan(const Context &context, const ScanTargets &targets, OutputRepair &repair, NewOutputs &outputs) {
-    std::optional<Rewrites> rewrites = rewritesKnownBefore(context, targets);
     for (NewOutput &output : outputs) {
         output.scan = scanOutput(context.request.scratchDir, output.tree,
-                                 scanOptions(context, targets, rewrites, repair, output));
+                                 scanOptions(context, targets, repair, output));
     }
 }
 
@@ -205,7 +202,7 @@ void fixupMachoPageHashes(const Context &context, const Decision &decision, Outp
 
 void apply(const Context &context, const Rewrites &rewrites, NewOutputs &outputs) {
     for (NewOutput &output : outputs) {
-        // An output in which nothing is left to be changed is as it was when it was scanned.
+        // An output in which nothing was touched is as it was when it was scanned.
         output.nar = output.scan.nar
                          ? *output.scan.nar
                          : applyPatches(context.request.scratchDir, output.tree, output.changes, rewrites);
@@ -451,7 +448,7 @@ void removeScratch(const Context &context) {
 
 /// What the output will be, of which nothing is rewritten on disk yet.
 Hash narHashToBe(const Context &context, const Decision &decision, const NewOutput &output) {
-    if (output.scan.nar) {
+    if (output.changes.empty() && output.scan.nar) {
         return output.scan.nar->hash;
     }
     HashSink hash(HashAlgorithm::sha256);

@@ -89,15 +89,14 @@ class OutputRepair {
   public:
     virtual ~OutputRepair() = default;
     /// The contents of a file that begins so are found to be touched, while the rest of the output is still
-    /// being read: something may be got ready for what will be asked. Returns whether repair() may have
-    /// anything to say of it; if not, it may be rewritten before repair() is called.
-    virtual bool foresee(const FileHead &head) = 0;
+    /// being read: something may be got ready for what will be asked.
+    virtual void foresee(const FileHead &) {}
     /// For an output whose address is to be computed, or that has such an address of Firn's own and is
     /// checked: `output` has the rewrites of the others' paths, and its own `scratchPath` as it is. What
     /// repair() will answer for it later makes the final forms of the files that have a normal form.
     virtual AddressForms formsForAddress(const OutputRewrite &output, const StorePath &scratchPath);
-    /// Files of which foresee() wanted to see more are still on disk as the builder left them. May answer
-    /// with further patches (page hashes) of the contents of those that are touched.
+    /// The files on disk are still as the builder left them. May answer with further patches (page hashes) of
+    /// the contents of files whose contents are touched.
     virtual std::vector<FilePatches> repair(const OutputRewrite &output) = 0;
     /// All patches are on disk. Throws where they are not what they should be.
     virtual void verify(const OutputRewrite &output) = 0;
