@@ -193,7 +193,8 @@ bool isSensibleInput(const SetupOp &op, const std::string &directory) {
 
 bool isSensible(const Description &d) {
     for (const SetupOp &op : d.ops) {
-        if (!isSensible(op) || ((op.flags & opInput) && !isSensibleInput(op, d.inputDirectory))) {
+        bool isInput = (op.flags & opInput) != 0;
+        if (!isSensible(op) || (isInput && !(d.pivot && isSensibleInput(op, d.inputDirectory)))) {
             return false;
         }
     }

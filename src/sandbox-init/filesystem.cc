@@ -194,15 +194,27 @@ int openHostTree() {
     return check(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), Step::makeRoot, "/");
 }
 
+/// They come one after the other. What comes behind them finds nothing of what they were made from.
+void leaveInputs(Tree &tree, const Description &description, InputDirectory &inputs) {
+    if (inputs.isAttached()) {
+        tree.removeSharedFile();
+        inputs.leave(tree.root(), description);
+    }
+}
+
 void runOps(Tree &tree, const Description &description, Sources &sources, FileSystemResult &result) {
     for (size_t i = 0; i < description.ops.size(); i++) {
         const SetupOp &op = description.ops[i];
         if (sources.inputs.has(i)) {
             bindInput(tree, op, sources.inputs, sources.inputs.mode(i));
-        } else {
-            runOp(tree, op, sources.ofOps[i], description, result);
+            continue;
         }
+        if ((op.flags & opInput) == 0) {
+            leaveInputs(tree, description, sources.inputs);
+        }
+        runOp(tree, op, sources.ofOps[i], description, result);
     }
+    leaveInputs(tree, description, sources.inputs);
 }
 
 } // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include <fcntl.h>
 #include <sys/fsuid.h>
@@ -30,11 +31,12 @@ const char *nameOf(const SetupOp &op) {
     return op.sourcePath.c_str() + op.sourcePath.rfind('/') + 1;
 }
 
-/// The builder's user for looking files up, until the end of the scope. The kernel clears the death signal
-/// when that changes.
+/// The builder's user for looking files up, until the end of the scope: for another user than root the kernel
+/// takes the rights to reach every file away as well. It clears the death signal when that changes, and
+/// "dumpable".
 class LookUpAs {
   public:
-    /// Both calls give back what there was. Afterwards we could not change the group any more.
+    /// Both calls give back what there was.
     LookUpAs(uid_t user, gid_t group) : group_(setfsgid(group)), user_(setfsuid(user)) {}
     LookUpAs(const LookUpAs &) = delete;
     LookUpAs &operator=(const LookUpAs &) = delete;
@@ -46,6 +48,15 @@ class LookUpAs {
   private:
     int group_, user_;
 };
+
+/// Whether root without any rights but those of a file's mode gets at what is in the directory: so it is in
+/// the sandbox, where it is root of nothing.
+bool rootMaySearch(int directory) {
+    struct stat st;
+    check(fstat(directory, &st), Step::openSource, "the inputs' directory");
+    constexpr mode_t everybody = S_IXUSR | S_IXGRP | S_IXOTH;
+    return (st.st_uid == 0 && (st.st_mode & S_IXUSR) != 0) || (st.st_mode & everybody) == everybody;
+}
 
 /// 0 unless it can be bound by its name from a clone of the directory alone.
 mode_t plainMode(int directory, const char *name) {
@@ -70,7 +81,10 @@ void InputDirectory::open(const Description &description) {
     if (directory < 0) {
         return;
     }
-    clone_ = open_tree(directory, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+    bool builderIsRoot = description.privileged && description.outsideUid == 0;
+    if (!builderIsRoot || rootMaySearch(directory)) {
+        clone_ = open_tree(directory, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+    }
     if (clone_ >= 0) {
         addMountFlags(clone_, opReadOnly | opNoDev, description.inputDirectory);
         lookUp(directory, description);
@@ -115,8 +129,9 @@ void InputDirectory::bind(int root, const SetupOp &op) {
 void InputDirectory::leave(int root, const Description &description) {
     if (clone_ >= 0) {
         close(clone_);
+        clone_ = -1;
     }
-    if (!attached_) {
+    if (!std::exchange(attached_, false)) {
         return;
     }
     if (move_mount(root, place, AT_FDCWD, description.inputDirectory.c_str(), 0) < 0) {

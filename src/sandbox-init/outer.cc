@@ -104,7 +104,9 @@ void runOuter(Description description) {
     dieWithDaemon(description);
     setGroups(description);
     Sources sources = openEarlySources(description, allowManyDescriptors());
-    dieWithDaemon(description); // looking files up as another user has cleared it
+    // Looking files up as another user has cleared both.
+    check(prctl(PR_SET_DUMPABLE, 1), Step::watchParent, "dumpable");
+    dieWithDaemon(description);
 
     sigset_t awaited;
     sigemptyset(&awaited);

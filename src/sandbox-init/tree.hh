@@ -49,8 +49,9 @@ class Tree {
     void makeMountPoint(const SetupOp &op, mode_t mode);
 
     /// The same for one of many: those that are regular files are all links to one, since to make and remove
-    /// a file costs a file system on a disk far more than a link. Nobody sees them once something is mounted
-    /// on each. That one has a name besides until removeSharedFile().
+    /// a file costs a file system on a disk far more than a link. Once something is mounted on each, all that
+    /// is seen of them is their inode number in the listing of their directory. That one has a name besides
+    /// until removeSharedFile().
     void makeSharedMountPoint(const SetupOp &op, mode_t mode);
     void removeSharedFile();
 

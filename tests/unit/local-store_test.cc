@@ -153,6 +153,18 @@ TEST_F(LocalStoreTest, ReferencesAreQueriedBothWays) {
     expectStockIsContent();
 }
 
+TEST_F(LocalStoreTest, ClosuresMeetAndHoldEachPathOnce) {
+    auto shared = addText("shared", "shared").path;
+    auto left = addText("left", print(shared), {shared}).path;
+    auto right = addText("right", print(shared), {shared}).path;
+    auto top = addText("top", print(left) + print(right) + print(shared), {left, right, shared}).path;
+    auto alone = addText("alone", "alone").path;
+    EXPECT_EQ(open().computeClosure({top}), (StorePathSet{top, left, right, shared}));
+    EXPECT_EQ(open().computeClosure({right, left, alone}), (StorePathSet{left, right, shared, alone}));
+    EXPECT_EQ(open().computeClosure({shared, top}), (StorePathSet{top, left, right, shared}));
+    EXPECT_EQ(open().computeClosure({}), StorePathSet());
+}
+
 TEST_F(LocalStoreTest, ClosureOfWhatIsNotValidIsRefusedAndTheStoreStaysUsable) {
     auto a = addText("a", "a").path;
     auto gone = addText("gone", "gone").path;

@@ -1008,6 +1008,26 @@ TEST_F(InputsTest, whatOnlyTheDaemonCanReachIsShown) {
     EXPECT_EQ(inside.output, namesIn(20));
 }
 
+/// Root of the host is root of nothing in the sandbox. (Of an ordinary user's daemon the same is true
+/// anyway.)
+TEST_F(InputsTest, whatOnlyTheDaemonCanReachIsShownToBuildersOfItsOwnUserToo) {
+    SandboxSpec spec = shell(showNames(20));
+    makeInputs(spec, 20);
+    spec.uidOutside = static_cast<uid_t>(-1);
+    spec.gidOutside = static_cast<gid_t>(-1);
+    spec.groups.clear();
+    if (geteuid() == 0) {
+        for (const char *name : {"/scratch", "/build"}) {
+            ASSERT_EQ(chown((root_ + name).c_str(), 0, 0), 0);
+        }
+        ASSERT_EQ(chown((root_ + "/store").c_str(), 12345, 12345), 0);
+    }
+    fs::permissions(root_ + "/store", fs::perms::owner_all);
+    Outcome outcome = run(spec);
+    EXPECT_BUILDS(outcome);
+    EXPECT_EQ(outcome.output, namesIn(20));
+}
+
 TEST_F(InputsTest, storeOnlyTheDaemonCanGetToIsShown) {
     SandboxSpec spec = shell(showNames(20));
     makeInputs(spec, 20);

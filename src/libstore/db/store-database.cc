@@ -388,7 +388,11 @@ StorePathSet StoreDatabase::Impl::pathsReachableFrom(std::vector<int64_t> pendin
         int64_t id = pending.back();
         pending.pop_back();
         auto text = selectPathText->query(id);
-        paths.merge(readPaths(text));
+        StorePathSet found = readPaths(text);
+        if (found.empty()) {
+            continue; // a reference to what is not valid
+        }
+        paths.merge(found);
         auto references = selectReferenceIds->query(id);
         while (references.next()) {
             int64_t reference = references.integer(0);
