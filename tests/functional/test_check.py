@@ -56,6 +56,19 @@ def drv_of(result):
     return re.search(DIFFERS, result.err)[1]
 
 
+@SANDBOXES
+def test_what_a_sandbox_path_shows_can_be_checked(world, sandbox):
+    world.conf["sandbox"] = sandbox
+    expression = 'sh "tool" "mkdir $out; echo tool > $out/file" {}'
+    out = world.build(expression).ok().lines[0]
+    world.conf["sandbox-paths"] += f" /tool={out}/file"
+    world.restart()
+    world.build(expression, "--check").ok()
+    uses = world.build('sh "uses" "cat /tool > $out" {}').ok().lines[0] if sandbox == "true" else f"{out}/file"
+    with open(uses) as file:
+        assert file.read() == "tool\n"
+
+
 TREE = """mkdir -p $out/bin $out/lib
 head -c 100000 /dev/zero > $out/lib/big; cat $noise/tail >> $out/lib/big
 echo same > $out/same

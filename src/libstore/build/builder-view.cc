@@ -27,6 +27,12 @@ void addInputs(const BuilderView &view, SandboxSpec &spec) {
         }
     }
     visible.merge(view.store.computeClosure(extra));
+    // A check of what sandbox paths show makes it anew, in its place.
+    for (const auto &[name, output] : view.plan.outputs) {
+        if (output.path) {
+            visible.erase(*output.path);
+        }
+    }
     for (const StorePath &path : visible) {
         std::string text = view.store.dir().print(path);
         spec.inputs.push_back({text, text});
