@@ -73,8 +73,8 @@ struct SandboxSpec {
 
     std::string storeDir = "/nix/store";
     /// The directory in which the builder makes its outputs, shown at storeDir. Writable by the builder's
-    /// user; the inputs' mount points (empty files and directories) remain in it, so only named outputs may
-    /// be taken out.
+    /// user; the inputs' mount points (empty files, which may be links to one, and directories) remain in it,
+    /// so only named outputs may be taken out.
     int scratchStore = -1;
     std::vector<SandboxInput> inputs;
 
