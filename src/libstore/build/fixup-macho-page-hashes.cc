@@ -124,10 +124,25 @@ MachoPageHashFixup::MachoPageHashFixup(const LocalStore &store, Logger &logger,
                                        MachoJail &jail)
     : store_(store), logger_(logger), request_(request), policy_(policy), jail_(jail) {}
 
-void MachoPageHashFixup::foresee(const FileHead &head) {
-    if (canBeMacho({head.data(), head.size()})) {
-        jail_.prepare();
+/// A signature stands at a program's end and takes up 32 to 100 bytes for each page of 4096, and what
+/// certificates and entitlements need; a universal file has one at the end of each of its programs.
+uint64_t MachoPageHashFixup::foresee(const FileHead &head, uint64_t size) {
+    if (!canBeMacho({head.data(), head.size()})) {
+        return 0;
     }
+    jail_.prepare();
+    return canBeUniversal({head.data(), head.size()}) ? size : std::min(size, size / 64 + 64 * 1024);
+}
+
+std::vector<Patch> MachoPageHashFixup::repairFile(const OutputRewrite &output, int file) {
+    const NodePatches &change = output.changes.front();
+    MachoSignatures policy = policyFor(output);
+    EarlyAnswer early = askForFixup(output, change, file);
+    requireAllowed(output, change, early.fixup.findings, policy);
+    std::vector<Patch> patches =
+        policy == MachoSignatures::warn ? std::vector<Patch>() : asPatches(early.fixup.patches);
+    early_[output.outputName].insert_or_assign(change.node, std::move(early));
+    return patches;
 }
 
 // ---- words
@@ -288,9 +303,9 @@ void MachoPageHashFixup::warn(const OutputRewrite &output, uint32_t node, const 
         fmt::format("the Mach-O file {} {} ({})", describe(output, node), what, describeFinding(finding)));
 }
 
-/// Whether the build may go on, and what has to be said.
-void MachoPageHashFixup::judge(const OutputRewrite &output, const NodePatches &change,
-                               const std::vector<MachoFinding> &findings, MachoSignatures policy) {
+/// Whether the build may go on.
+void MachoPageHashFixup::requireAllowed(const OutputRewrite &output, const NodePatches &change,
+                                        const std::vector<MachoFinding> &findings, MachoSignatures policy) {
     for (const MachoFinding &finding : findings) {
         bool needsRepair = finding.kind == Kind::repaired || finding.kind == Kind::repairedStale ||
                            finding.kind == Kind::unrepairable;
@@ -302,6 +317,14 @@ void MachoPageHashFixup::judge(const OutputRewrite &output, const NodePatches &c
             fail(output, change, describeFinding(finding),
                  "; or set 'macho-signatures = warn' to have it registered with a wrong signature");
         }
+    }
+}
+
+/// That, and what has to be said.
+void MachoPageHashFixup::judge(const OutputRewrite &output, const NodePatches &change,
+                               const std::vector<MachoFinding> &findings, MachoSignatures policy) {
+    requireAllowed(output, change, findings, policy);
+    for (const MachoFinding &finding : findings) {
         if (finding.kind != Kind::repaired || policy == MachoSignatures::warn) {
             warn(output, change.node, finding, policy);
         }
@@ -396,7 +419,15 @@ std::vector<FilePatches> MachoPageHashFixup::repair(const OutputRewrite &output)
     Batch batch(*this, output, [&](const NodePatches &change, const jail::Answer &answer) {
         add(change, takeFixup(output, change, answer.fixup, {}));
     });
-    visit(output, touchedContents(output), [&](const NodePatches &change, UniqueFd file) {
+    Changes asBefore = touchedContents(output);
+    for (auto &[node, early] : early_[output.outputName]) {
+        add(*asBefore.at(node), takeFixup(output, *asBefore.at(node), early.fixup, early.staleBefore));
+    }
+    // What was not asked about then, and is as it will be, is none of ours.
+    std::erase_if(asBefore, [&](const auto &entry) {
+        return entry.second->isOnDisk || early_[output.outputName].contains(entry.first);
+    });
+    visit(output, asBefore, [&](const NodePatches &change, UniqueFd file) {
         if (!canBeMacho(readHead(file.get()))) {
             return;
         }
@@ -407,8 +438,12 @@ std::vector<FilePatches> MachoPageHashFixup::repair(const OutputRewrite &output)
             return;
         }
         batch.ask(); // so that what is said is said in the files' order
-        add(change, settled ? finalForm(output, change, *settled, file.get())
-                            : fixEverywhere(output, change, file.get()));
+        if (settled) {
+            add(change, finalForm(output, change, *settled, file.get()));
+            return;
+        }
+        EarlyAnswer answer = askForFixup(output, change, file.get());
+        add(change, takeFixup(output, change, answer.fixup, std::move(answer.staleBefore)));
     });
     batch.ask();
     logRepairs(output);
@@ -417,12 +452,15 @@ std::vector<FilePatches> MachoPageHashFixup::repair(const OutputRewrite &output)
     return repairs;
 }
 
-/// Of a file with so many rewrites that they are not listed.
-std::vector<Patch> MachoPageHashFixup::fixEverywhere(const OutputRewrite &output, const NodePatches &change,
-                                                     int file) {
-    std::set<uint64_t> staleBefore = staleSlots(output, change, file);
-    jail::Answer answer = ask(output, change, fixupRequest(output, change, file), file);
-    return takeFixup(output, change, answer.fixup, std::move(staleBefore));
+/// Where a file's rewrites are so many that they are not listed, it has to be known which slots were wrong.
+MachoPageHashFixup::EarlyAnswer MachoPageHashFixup::askForFixup(const OutputRewrite &output,
+                                                                const NodePatches &change, int file) {
+    EarlyAnswer answer;
+    if (change.everywhere) {
+        answer.staleBefore = staleSlots(output, change, file);
+    }
+    answer.fixup = std::move(ask(output, change, fixupRequest(output, change, file), file).fixup);
+    return answer;
 }
 
 /// At a level that every client shows unless it is told to be quiet.

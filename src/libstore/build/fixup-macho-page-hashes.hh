@@ -20,8 +20,11 @@ class MachoPageHashFixup : public OutputRepair {
     MachoPageHashFixup(const LocalStore &store, Logger &logger, const RegistrationRequest &request,
                        MachoSignatures policy, MachoJail &jail);
 
-    /// Has the jail started: it gets ready while the output is read.
-    void foresee(const FileHead &head) override;
+    /// Has the jail started where it can be Mach-O: it gets ready while the output is read.
+    uint64_t foresee(const FileHead &head, uint64_t size) override;
+
+    /// Throws BuildFailure as repair() does, which has the rest to say.
+    std::vector<Patch> repairFile(const OutputRewrite &output, int file) override;
 
     /// Says in the log which files are hashed by Nix's own rule though they hold the output's path, and why.
     /// Nothing where signatures are not to be touched (macho-signatures = warn). Throws BuildFailure where
@@ -64,6 +67,13 @@ class MachoPageHashFixup : public OutputRepair {
     };
     using Formed = std::map<uint32_t, FormedFile>; ///< by number of the node
 
+    /// What is known of a file before repair().
+    struct EarlyAnswer {
+        PageHashFixup fixup;
+        std::set<uint64_t> staleBefore;
+    };
+    using EarlyAnswers = std::map<uint32_t, EarlyAnswer>; ///< by number of the node
+
     class Batch;
 
     void formOne(const OutputRewrite &output, const NodePatches &change, std::string_view selfPart, int file,
@@ -83,7 +93,7 @@ class MachoPageHashFixup : public OutputRepair {
 
     std::set<uint64_t> staleSlots(const OutputRewrite &output, const NodePatches &change, int file);
     MachoSignatures policyFor(const OutputRewrite &output) const;
-    std::vector<Patch> fixEverywhere(const OutputRewrite &output, const NodePatches &change, int file);
+    EarlyAnswer askForFixup(const OutputRewrite &output, const NodePatches &change, int file);
     std::vector<Patch> takeFixup(const OutputRewrite &output, const NodePatches &change,
                                  const PageHashFixup &fixup, std::set<uint64_t> staleBefore);
     void remember(const OutputRewrite &output, const NodePatches &change, const PageHashFixup &fixup,
@@ -91,6 +101,8 @@ class MachoPageHashFixup : public OutputRepair {
     jail::Request verifyRequest(const OutputRewrite &output, const NodePatches &change, int file) const;
     void requireRight(const OutputRewrite &output, const NodePatches &change,
                       const std::vector<jail::StaleSlot> &stale);
+    void requireAllowed(const OutputRewrite &output, const NodePatches &change,
+                        const std::vector<MachoFinding> &findings, MachoSignatures policy);
     void judge(const OutputRewrite &output, const NodePatches &change,
                const std::vector<MachoFinding> &findings, MachoSignatures policy);
     void warn(const OutputRewrite &output, uint32_t node, const MachoFinding &finding,
@@ -114,6 +126,7 @@ class MachoPageHashFixup : public OutputRepair {
     MachoJail &jail_;
     std::map<std::string, Expectations> expectations_;     ///< by output name
     std::map<std::string, Formed> formed_;                 ///< by output name
+    std::map<std::string, EarlyAnswers> early_;            ///< by output name
     std::set<std::pair<std::string, uint32_t>> madeRight_; ///< output name and node
     std::vector<Repaired> repaired_;                       ///< in the output at hand
     StorePathSet repairedFor_;                             ///< paths that were rewritten in these

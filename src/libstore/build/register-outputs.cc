@@ -97,7 +97,9 @@ ScanOptions scanOptions(const Context &context, const ScanTargets &targets, Outp
     ScanOptions options;
     options.parts = &targets.parts;
     options.rewritable = targets.rewritable;
-    options.onTouchedFile = [&repair](const FileHead &head) { repair.foresee(head); };
+    options.onTouchedFile = [&repair](const FileHead &head, uint64_t size) {
+        return repair.foresee(head, size);
+    };
     options.renewFiles =
         context.request.copyAllOutputs || (context.request.copyFixedOutputs && pathPromisesContent(output));
     if (const auto *fixed = std::get_if<FixedOutput>(output.specification)) {
@@ -109,9 +111,19 @@ ScanOptions scanOptions(const Context &context, const ScanTargets &targets, Outp
 }
 
 void scan(const Context &context, const ScanTargets &targets, OutputRepair &repair, NewOutputs &outputs) {
+    std::optional<Decision> known = decideBeforeScan(context, targets);
     for (NewOutput &output : outputs) {
-        output.scan = scanOutput(context.request.scratchDir, output.tree,
-                                 scanOptions(context, targets, repair, output));
+        ScanOptions options = scanOptions(context, targets, repair, output);
+        if (known) {
+            options.rewrites = &known->rewrites;
+            options.repairFile = [&](const NodePatches &change, int file) {
+                std::vector<NodePatches> changes{change};
+                return repair.repairFile({output.name, context.request.scratchDir, output.tree, changes,
+                                          known->rewrites, known->finalByScratch},
+                                         file);
+            };
+        }
+        output.scan = scanOutput(context.request.scratchDir, output.tree, options);
     }
 }
 
@@ -187,12 +199,26 @@ void requireAddressStays(const Context &context, const Decision &decision, const
     }
 }
 
+/// What is on disk already cannot be patched any more.
+void requireRepairsOnDisk(const NewOutput &output, const std::vector<FilePatches> &repairs) {
+    for (const TouchedNode &touched : output.scan.touched) {
+        std::string path = touched.isRewritten ? output.tree.pathOf(touched.node) : "";
+        const FilePatches *wanted = touched.isRewritten ? patchesOf(repairs, path) : nullptr;
+        if (touched.isRewritten && (wanted ? wanted->patches : std::vector<Patch>()) != touched.repairs) {
+            throw Error(ErrorKind::bug,
+                        "output '{}': '{}' was rewritten with other patches than its repair wants",
+                        output.name, escapeForDisplay(path));
+        }
+    }
+}
+
 void fixupMachoPageHashes(const Context &context, const Decision &decision, OutputRepair &repair,
                           NewOutputs &outputs) {
     for (NewOutput &output : outputs) {
         if (!output.changes.empty()) {
             std::vector<FilePatches> repairs = repair.repair(rewriteOf(context, decision, output));
             requireAddressStays(context, decision, output, repairs);
+            requireRepairsOnDisk(output, repairs);
             mergeRepairs(output, output.changes, std::move(repairs));
         }
     }
@@ -202,7 +228,7 @@ void fixupMachoPageHashes(const Context &context, const Decision &decision, Outp
 
 void apply(const Context &context, const Rewrites &rewrites, NewOutputs &outputs) {
     for (NewOutput &output : outputs) {
-        // An output in which nothing was touched is as it was when it was scanned.
+        // An output in which nothing is left to be changed is as it was when it was scanned.
         output.nar = output.scan.nar
                          ? *output.scan.nar
                          : applyPatches(context.request.scratchDir, output.tree, output.changes, rewrites);
@@ -448,7 +474,7 @@ void removeScratch(const Context &context) {
 
 /// What the output will be, of which nothing is rewritten on disk yet.
 Hash narHashToBe(const Context &context, const Decision &decision, const NewOutput &output) {
-    if (output.changes.empty() && output.scan.nar) {
+    if (output.scan.nar) {
         return output.scan.nar->hash;
     }
     HashSink hash(HashAlgorithm::sha256);
