@@ -169,11 +169,14 @@ class RegisterOutputs : public testing::Test {
 
     /// One whose builder was told another path, as in a build without sandbox; it lies in the store.
     StorePath addRedirected(const std::string &name, char digit, char scratchDigit) {
-        StorePath path = addOutput(name, digit);
         StorePath scratch(std::string(32, scratchDigit) + "-" + outputPathName("thing", name));
+        addRedirected(name, addOutput(name, digit), scratch);
+        return scratch;
+    }
+    void addRedirected(const std::string &name, const StorePath &path, const StorePath &scratch) {
+        derivation_.outputs.insert_or_assign(name, InputAddressedOutput{path});
         request_.outputs.insert_or_assign(name, ScratchOutput{scratch, path});
         request_.scratchDir = store_.storeFd();
-        return scratch;
     }
 
     void addFixed(const std::string &method, const Hash &hash) {
@@ -1112,7 +1115,9 @@ std::map<std::string, std::string> textsToRewrite(const std::string &part) {
         {"end", "text " + part},
         {"none", std::string(3 * block, '.')},
         {"twice", part + part + "." + part},
-        {"run", std::string(100, '.') + std::string(2 * block, part[0])},
+        {"run", part.substr(0, 1) + part + std::string(2 * block, part[1])},
+        {"new-behind", part + part.substr(1)},
+        {"new-before", part.substr(0, 31) + part},
         {"short", part.substr(1)},
         {"far", std::string(9 * block + 11, '.') + part + "..." + part},
     };
@@ -1146,15 +1151,20 @@ std::map<std::string, std::string> textsToRepair(const std::string &part) {
         filled += part + part + "-";
     }
     texts.emplace("stay-filled", filled + ".");
+    texts.emplace("stay-filled-anew", "stay" + part + part.substr(1) + "." + filled + ".");
+    texts.emplace("a-dir/stay", "stay" + part + "."); // number of its node: behind all in the root
+    texts.emplace("a-dir/text", part);
     return texts;
 }
 
 struct RewriteCase {
     std::string title;
-    uint64_t changing = 0; ///< bytes in which files that are repaired are foreseen to change; 0: none is
-    bool byAll = false;    ///< foreseen of all files
-    bool early = false;    ///< a byte before those is repaired too
+    uint64_t changing = 0;  ///< bytes in which files that are repaired are foreseen to change; 0: none is
+    bool byAll = false;     ///< foreseen of all files
+    bool early = false;     ///< a byte before those is repaired too
+    bool straddles = false; ///< and some that begin before them
     bool copyAll = false, clones = false, hasLink = false, hasName = false, isLinkedOutside = false;
+    bool isLate = false; ///< the link comes behind everything
 };
 
 class RewritingOutputs : public RegisterOutputs, public testing::WithParamInterface<RewriteCase> {
@@ -1163,19 +1173,21 @@ class RewritingOutputs : public RegisterOutputs, public testing::WithParamInterf
     ~RewritingOutputs() override { pretendToClone = false; }
 
     void build() {
-        fs::create_directory(scratchOf());
+        fs::create_directories(scratchOf() / "a-dir");
         for (const auto &[name, text] : texts_) {
             write(scratchOf() / name, text);
         }
+        fs::permissions(scratchOf() / executable_, fs::perms(0755));
         if (GetParam().hasLink) {
-            fs::create_symlink(from_ + "-thing", scratchOf() / "link");
+            fs::create_symlink(from_ + "-thing", scratchOf() / (GetParam().isLate ? "zz" : "link"));
         }
         if (GetParam().hasName) {
             write(scratchOf() / ("by-" + from_), "text");
         }
         if (GetParam().isLinkedOutside) {
+            fs::create_directories(tmp_ / "outside" / "a-dir");
             for (const auto &[name, text] : texts_) {
-                fs::create_hard_link(scratchOf() / name, tmp_ / ("outside-" + name));
+                fs::create_hard_link(scratchOf() / name, tmp_ / "outside" / name);
             }
         }
         untouched_ = look(scratchOf() / "none").st_ino;
@@ -1183,11 +1195,15 @@ class RewritingOutputs : public RegisterOutputs, public testing::WithParamInterf
 
     std::vector<Patch> repairsOf(const std::string &name) const {
         std::vector<Patch> repairs;
-        if (name.starts_with("stay") && GetParam().changing > 0) {
+        if (fs::path(name).filename().string().starts_with("stay") && GetParam().changing > 0) {
+            uint64_t size = texts_.at(name).size();
             if (GetParam().early) {
                 repairs.push_back({Patch::Place::contents, 2, "E"});
             }
-            repairs.push_back({Patch::Place::contents, texts_.at(name).size() - 1, "R"});
+            if (GetParam().straddles && size > changingBytes + 200) {
+                repairs.push_back({Patch::Place::contents, size - changingBytes - 50, std::string(60, 'S')});
+            }
+            repairs.push_back({Patch::Place::contents, size - 1, "R"});
         }
         return repairs;
     }
@@ -1203,21 +1219,23 @@ class RewritingOutputs : public RegisterOutputs, public testing::WithParamInterf
     void expectRewritten(const std::string &name) {
         EXPECT_TRUE(read(finalOf() / name) == expected(name)) << name;
         struct stat st = look(finalOf() / name);
-        EXPECT_EQ(st.st_mode & 07777, 0444u) << name;
+        EXPECT_EQ(st.st_mode & 07777, name == executable_ ? 0555u : 0444u) << name;
         EXPECT_EQ(st.st_mtime, 1) << name;
         EXPECT_EQ(st.st_nlink, 1u) << name;
         if (GetParam().isLinkedOutside) {
-            EXPECT_TRUE(read(tmp_ / ("outside-" + name)) == texts_.at(name)) << name;
+            EXPECT_TRUE(read(tmp_ / "outside" / name) == texts_.at(name)) << name;
         }
     }
 
-    std::string from_ = std::string(32, 'c'), to_ = std::string(32, 'a');
+    // Where one meets what follows or goes before, another `from_` can come about.
+    std::string from_ = "c" + std::string(31, 'd'), to_ = "d" + std::string(30, 'a') + "c";
     std::map<std::string, std::string> texts_ = textsToRepair(from_);
+    const std::string executable_ = "stay-late";
     ino_t untouched_ = 0;
 };
 
 TEST_P(RewritingOutputs, ComeOutTheSameWhetherWhileReadingOrAfterwards) {
-    addRedirected("out", 'a', 'c');
+    addRedirected("out", StorePath(to_ + "-thing"), StorePath(from_ + "-thing"));
     request_.copyAllOutputs = GetParam().copyAll;
     build();
     size_t touchedAtOnce = 0;
@@ -1239,9 +1257,8 @@ TEST_P(RewritingOutputs, ComeOutTheSameWhetherWhileReadingOrAfterwards) {
     repair.wanted = GetParam().byAll ? "" : "stay";
     repair.changing = GetParam().changing;
     PathInfo info = run(repair).at("out");
-    EXPECT_EQ(touchedAtOnce, texts_.size() - 2); // but "none" and "short"
-    bool isKnown = !GetParam().hasLink && !GetParam().hasName;
-    EXPECT_EQ(asked > 0, GetParam().changing > 0 && isKnown);
+    EXPECT_EQ(touchedAtOnce, texts_.size() - 2);   // but "none" and "short"
+    EXPECT_EQ(asked > 0, GetParam().changing > 0); // at least of what is in "a-dir", which comes first
     expectHashed(info);
     for (const auto &[name, text] : texts_) {
         expectRewritten(name);
@@ -1249,9 +1266,24 @@ TEST_P(RewritingOutputs, ComeOutTheSameWhetherWhileReadingOrAfterwards) {
     EXPECT_EQ(look(finalOf() / "none").st_ino == untouched_,
               !GetParam().copyAll && !GetParam().isLinkedOutside);
     if (GetParam().hasLink) {
-        EXPECT_EQ(fs::read_symlink(finalOf() / "link"), to_ + "-thing");
+        EXPECT_EQ(fs::read_symlink(finalOf() / (GetParam().isLate ? "zz" : "link")), to_ + "-thing");
     }
-    EXPECT_EQ(fs::exists(finalOf() / ("by-" + to_)), GetParam().hasName);
+    std::set<std::string> names, expectedNames{"a-dir"};
+    for (const auto &entry : fs::recursive_directory_iterator(finalOf())) {
+        names.insert(fs::relative(entry.path(), finalOf()));
+        EXPECT_EQ(look(entry.path()).st_mtime, 1) << entry.path();
+        EXPECT_EQ(look(entry.path()).st_mode & 0222, entry.is_symlink() ? 0222u : 0u) << entry.path();
+    }
+    for (const auto &[name, text] : texts_) {
+        expectedNames.insert(name);
+    }
+    if (GetParam().hasLink) {
+        expectedNames.insert(GetParam().isLate ? "zz" : "link");
+    }
+    if (GetParam().hasName) {
+        expectedNames.insert("by-" + to_);
+    }
+    EXPECT_EQ(names, expectedNames);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -1283,6 +1315,22 @@ INSTANTIATE_TEST_SUITE_P(
                     .changing = changingBytes,
                     .early = true,
                     .clones = true},
+        RewriteCase{.title = "RepairedAcrossTheBorder", .changing = changingBytes, .straddles = true},
+        RewriteCase{.title = "RepairedAcrossTheBorderAndCopied",
+                    .changing = changingBytes,
+                    .straddles = true,
+                    .copyAll = true},
+        RewriteCase{.title = "RepairedAcrossTheBorderAndCopiedByCloning",
+                    .changing = changingBytes,
+                    .straddles = true,
+                    .copyAll = true,
+                    .clones = true},
+        RewriteCase{
+            .title = "RepairedBeforeASymlink", .changing = changingBytes, .hasLink = true, .isLate = true},
+        RewriteCase{.title = "RepairedAndLinkedOutsideByCloning",
+                    .changing = changingBytes,
+                    .clones = true,
+                    .isLinkedOutside = true},
         RewriteCase{.title = "Everything",
                     .changing = changingBytes,
                     .copyAll = true,
@@ -1290,6 +1338,35 @@ INSTANTIATE_TEST_SUITE_P(
                     .hasName = true,
                     .isLinkedOutside = true}),
     [](const auto &info) { return info.param.title; });
+
+TEST_F(RegisterOutputs, OutputsThatAreAFileAreRewrittenWhileTheyAreReadToo) {
+    for (bool clones : {false, true}) {
+        for (bool copyAll : {false, true}) {
+            for (uint64_t changing : {uint64_t(0), changingBytes, UINT64_MAX}) {
+                SCOPED_TRACE(fmt::format("clones {}, copyAll {}, changing {}", clones, copyAll, changing));
+                StorePath scratch = addRedirected("out", 'a', 'c');
+                pretendToClone = clones;
+                request_.copyAllOutputs = copyAll;
+                request_.mode = BuildMode::repair;
+                std::string text = "stay" + std::string(2 * blockOfScan, '.') + scratch.baseName();
+                text += std::string(2 * blockOfScan, '.') + scratch.baseName() + ".";
+                write(scratchOf(), text);
+                FakeRepair repair([&](auto &&...) {
+                    Patch last{Patch::Place::contents, text.size() - 1, "R"};
+                    return changing == 0 ? std::vector<FilePatches>()
+                                         : std::vector<FilePatches>{{"", {last}, false}};
+                });
+                repair.changing = changing;
+                expectHashed(run(repair).at("out"));
+                std::string expected = replaceAll(text, std::string(32, 'c'), std::string(32, 'a'));
+                expected.back() = changing == 0 ? '.' : 'R';
+                EXPECT_TRUE(read(finalOf()) == expected);
+                EXPECT_EQ(namesIn(tmp_ / "store"), (std::set<std::string>{".links", finalOf().filename()}));
+            }
+        }
+    }
+    pretendToClone = false;
+}
 
 TEST_F(RegisterOutputs, RefusesARepairOfAFileThatNobodyHadForeseen) {
     StorePath scratch = addRedirected("out", 'a', 'c');
@@ -1541,6 +1618,34 @@ TEST_F(RegisterMachO, NamesAFewOfManyPrograms) {
             "8 slots in 8 Mach-O files of output 'out' (a: arm64 1; b: arm64 1; c: arm64 1; d: arm64 1; e: "
             "arm64 1; and 3 more)"),
         std::string::npos)
+        << log();
+}
+
+TEST_F(RegisterMachO, ProgramsThatAreLongerThanWhatWaitsAreRightAndNamedInTheArchivesOrder) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    test::ImageSpec spec;
+    spec.codeSize = 2 << 20;
+    test::Image image(spec);
+    std::string bytes = image.bytes;
+    for (size_t at : {size_t(1000), size_t(256 * 1024 - 7), size_t(1 << 20), spec.codeSize - 300000,
+                      spec.codeSize - 500}) {
+        bytes.replace(at, 32, scratch.hashPart());
+    }
+    std::string signedBytes = image.sign(bytes);
+    std::string expected = image.sign(replaceAll(bytes, std::string(32, 'c'), std::string(32, 'a')));
+    for (bool copyAll : {false, true}) {
+        request_.copyAllOutputs = copyAll;
+        request_.mode = copyAll ? BuildMode::repair : BuildMode::normal;
+        fs::create_directories(scratchOf() / "bin");
+        write(scratchOf() / "bin" / "program", signedBytes);
+        write(scratchOf() / "bin" / "script", "#!" + scratch.baseName());
+        write(scratchOf() / "lib.dylib", signedBytes);
+        expectHashed(runFixup().at("out"));
+        EXPECT_TRUE(read(finalOf() / "bin" / "program") == expected) << copyAll;
+        EXPECT_TRUE(read(finalOf() / "lib.dylib") == expected) << copyAll;
+    }
+    EXPECT_NE(log().find("in 2 Mach-O files of output 'out' (bin/program: arm64 6; lib.dylib: arm64 6)"),
+              std::string::npos)
         << log();
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <functional>
+#include <utility>
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -131,17 +132,19 @@ uint64_t MachoPageHashFixup::foresee(const FileHead &head, uint64_t size) {
         return 0;
     }
     jail_.prepare();
-    return canBeUniversal({head.data(), head.size()}) ? size : std::min(size, size / 64 + 64 * 1024);
+    return canBeUniversal({head.data(), head.size()}) ? size : std::min(size, size / 32 + 64 * 1024);
 }
 
 std::vector<Patch> MachoPageHashFixup::repairFile(const OutputRewrite &output, int file) {
     const NodePatches &change = output.changes.front();
+    EarlyAnswer early{change.node, askForFixup(output, change, file)};
     MachoSignatures policy = policyFor(output);
-    EarlyAnswer early = askForFixup(output, change, file);
-    requireAllowed(output, change, early.fixup.findings, policy);
-    std::vector<Patch> patches =
-        policy == MachoSignatures::warn ? std::vector<Patch>() : asPatches(early.fixup.patches);
-    early_[output.outputName].insert_or_assign(change.node, std::move(early));
+    judge(output, change, early.answer.fixup.findings, policy);
+    std::vector<Patch> patches;
+    if (policy != MachoSignatures::warn) {
+        patches = asPatches(early.answer.fixup.patches);
+    }
+    early_[output.outputName].push_back(std::move(early));
     return patches;
 }
 
@@ -303,9 +306,9 @@ void MachoPageHashFixup::warn(const OutputRewrite &output, uint32_t node, const 
         fmt::format("the Mach-O file {} {} ({})", describe(output, node), what, describeFinding(finding)));
 }
 
-/// Whether the build may go on.
-void MachoPageHashFixup::requireAllowed(const OutputRewrite &output, const NodePatches &change,
-                                        const std::vector<MachoFinding> &findings, MachoSignatures policy) {
+/// Whether the build may go on, and what has to be said.
+void MachoPageHashFixup::judge(const OutputRewrite &output, const NodePatches &change,
+                               const std::vector<MachoFinding> &findings, MachoSignatures policy) {
     for (const MachoFinding &finding : findings) {
         bool needsRepair = finding.kind == Kind::repaired || finding.kind == Kind::repairedStale ||
                            finding.kind == Kind::unrepairable;
@@ -317,14 +320,6 @@ void MachoPageHashFixup::requireAllowed(const OutputRewrite &output, const NodeP
             fail(output, change, describeFinding(finding),
                  "; or set 'macho-signatures = warn' to have it registered with a wrong signature");
         }
-    }
-}
-
-/// That, and what has to be said.
-void MachoPageHashFixup::judge(const OutputRewrite &output, const NodePatches &change,
-                               const std::vector<MachoFinding> &findings, MachoSignatures policy) {
-    requireAllowed(output, change, findings, policy);
-    for (const MachoFinding &finding : findings) {
         if (finding.kind != Kind::repaired || policy == MachoSignatures::warn) {
             warn(output, change.node, finding, policy);
         }
@@ -362,15 +357,14 @@ MachoSignatures MachoPageHashFixup::policyFor(const OutputRewrite &output) const
     return policy_ == MachoSignatures::warn && output.finalForms ? MachoSignatures::repair : policy_;
 }
 
+/// After judge().
 std::vector<Patch> MachoPageHashFixup::takeFixup(const OutputRewrite &output, const NodePatches &change,
-                                                 const PageHashFixup &fixup, std::set<uint64_t> staleBefore) {
-    MachoSignatures policy = policyFor(output);
-    judge(output, change, fixup.findings, policy);
-    if (policy == MachoSignatures::warn) {
+                                                 FixupAnswer answer) {
+    if (policyFor(output) == MachoSignatures::warn) {
         return {};
     }
-    remember(output, change, fixup, std::move(staleBefore));
-    return asPatches(fixup.patches);
+    remember(output, change, answer.fixup, std::move(answer.staleBefore));
+    return asPatches(std::move(answer.fixup.patches));
 }
 
 /// For the log, and for the second look.
@@ -416,18 +410,22 @@ std::vector<FilePatches> MachoPageHashFixup::repair(const OutputRewrite &output)
             repairs.push_back({output.tree.pathOf(change.node), std::move(patches), false});
         }
     };
+    auto addAnswer = [&](const NodePatches &change, FixupAnswer answer) {
+        judge(output, change, answer.fixup.findings, policyFor(output));
+        add(change, takeFixup(output, change, std::move(answer)));
+    };
     Batch batch(*this, output, [&](const NodePatches &change, const jail::Answer &answer) {
-        add(change, takeFixup(output, change, answer.fixup, {}));
+        addAnswer(change, {answer.fixup, {}});
     });
-    Changes asBefore = touchedContents(output);
-    for (auto &[node, early] : early_[output.outputName]) {
-        add(*asBefore.at(node), takeFixup(output, *asBefore.at(node), early.fixup, early.staleBefore));
+    Changes wanted = touchedContents(output);
+    for (EarlyAnswer &early : std::exchange(early_[output.outputName], {})) {
+        const NodePatches &change = *wanted.at(early.node);
+        add(change, takeFixup(output, change, std::move(early.answer)));
+        wanted.erase(early.node);
     }
-    // What was not asked about then, and is as it will be, is none of ours.
-    std::erase_if(asBefore, [&](const auto &entry) {
-        return entry.second->isOnDisk || early_[output.outputName].contains(entry.first);
-    });
-    visit(output, asBefore, [&](const NodePatches &change, UniqueFd file) {
+    // What is as it will be already, without a question, is none of ours.
+    std::erase_if(wanted, [](const auto &entry) { return entry.second->isOnDisk; });
+    visit(output, wanted, [&](const NodePatches &change, UniqueFd file) {
         if (!canBeMacho(readHead(file.get()))) {
             return;
         }
@@ -440,10 +438,9 @@ std::vector<FilePatches> MachoPageHashFixup::repair(const OutputRewrite &output)
         batch.ask(); // so that what is said is said in the files' order
         if (settled) {
             add(change, finalForm(output, change, *settled, file.get()));
-            return;
+        } else {
+            addAnswer(change, askForFixup(output, change, file.get()));
         }
-        EarlyAnswer answer = askForFixup(output, change, file.get());
-        add(change, takeFixup(output, change, answer.fixup, std::move(answer.staleBefore)));
     });
     batch.ask();
     logRepairs(output);
@@ -453,9 +450,9 @@ std::vector<FilePatches> MachoPageHashFixup::repair(const OutputRewrite &output)
 }
 
 /// Where a file's rewrites are so many that they are not listed, it has to be known which slots were wrong.
-MachoPageHashFixup::EarlyAnswer MachoPageHashFixup::askForFixup(const OutputRewrite &output,
+MachoPageHashFixup::FixupAnswer MachoPageHashFixup::askForFixup(const OutputRewrite &output,
                                                                 const NodePatches &change, int file) {
-    EarlyAnswer answer;
+    FixupAnswer answer;
     if (change.everywhere) {
         answer.staleBefore = staleSlots(output, change, file);
     }

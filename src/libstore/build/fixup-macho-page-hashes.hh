@@ -23,7 +23,7 @@ class MachoPageHashFixup : public OutputRepair {
     /// Has the jail started where it can be Mach-O: it gets ready while the output is read.
     uint64_t foresee(const FileHead &head, uint64_t size) override;
 
-    /// Throws BuildFailure as repair() does, which has the rest to say.
+    /// Throws BuildFailure, and warns, as repair() does, which has the rest to say.
     std::vector<Patch> repairFile(const OutputRewrite &output, int file) override;
 
     /// Says in the log which files are hashed by Nix's own rule though they hold the output's path, and why.
@@ -67,12 +67,15 @@ class MachoPageHashFixup : public OutputRepair {
     };
     using Formed = std::map<uint32_t, FormedFile>; ///< by number of the node
 
-    /// What is known of a file before repair().
-    struct EarlyAnswer {
+    struct FixupAnswer {
         PageHashFixup fixup;
-        std::set<uint64_t> staleBefore;
+        std::set<uint64_t> staleBefore; ///< see Expectation
     };
-    using EarlyAnswers = std::map<uint32_t, EarlyAnswer>; ///< by number of the node
+    /// What is known of a file before repair(), and judged.
+    struct EarlyAnswer {
+        uint32_t node;
+        FixupAnswer answer;
+    };
 
     class Batch;
 
@@ -93,16 +96,13 @@ class MachoPageHashFixup : public OutputRepair {
 
     std::set<uint64_t> staleSlots(const OutputRewrite &output, const NodePatches &change, int file);
     MachoSignatures policyFor(const OutputRewrite &output) const;
-    EarlyAnswer askForFixup(const OutputRewrite &output, const NodePatches &change, int file);
-    std::vector<Patch> takeFixup(const OutputRewrite &output, const NodePatches &change,
-                                 const PageHashFixup &fixup, std::set<uint64_t> staleBefore);
+    FixupAnswer askForFixup(const OutputRewrite &output, const NodePatches &change, int file);
+    std::vector<Patch> takeFixup(const OutputRewrite &output, const NodePatches &change, FixupAnswer answer);
     void remember(const OutputRewrite &output, const NodePatches &change, const PageHashFixup &fixup,
                   std::set<uint64_t> staleBefore);
     jail::Request verifyRequest(const OutputRewrite &output, const NodePatches &change, int file) const;
     void requireRight(const OutputRewrite &output, const NodePatches &change,
                       const std::vector<jail::StaleSlot> &stale);
-    void requireAllowed(const OutputRewrite &output, const NodePatches &change,
-                        const std::vector<MachoFinding> &findings, MachoSignatures policy);
     void judge(const OutputRewrite &output, const NodePatches &change,
                const std::vector<MachoFinding> &findings, MachoSignatures policy);
     void warn(const OutputRewrite &output, uint32_t node, const MachoFinding &finding,
@@ -124,12 +124,12 @@ class MachoPageHashFixup : public OutputRepair {
     const RegistrationRequest &request_;
     MachoSignatures policy_;
     MachoJail &jail_;
-    std::map<std::string, Expectations> expectations_;     ///< by output name
-    std::map<std::string, Formed> formed_;                 ///< by output name
-    std::map<std::string, EarlyAnswers> early_;            ///< by output name
-    std::set<std::pair<std::string, uint32_t>> madeRight_; ///< output name and node
-    std::vector<Repaired> repaired_;                       ///< in the output at hand
-    StorePathSet repairedFor_;                             ///< paths that were rewritten in these
+    std::map<std::string, Expectations> expectations_;      ///< by output name
+    std::map<std::string, Formed> formed_;                  ///< by output name
+    std::map<std::string, std::vector<EarlyAnswer>> early_; ///< by output name, in the archive's order
+    std::set<std::pair<std::string, uint32_t>> madeRight_;  ///< output name and node
+    std::vector<Repaired> repaired_;                        ///< in the output at hand
+    StorePathSet repairedFor_;                              ///< paths that were rewritten in these
 };
 
 } // namespace firn

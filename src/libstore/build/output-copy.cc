@@ -24,9 +24,9 @@ constexpr struct timespec canonicalTimes[2] = {{1, 0}, {1, 0}};
 constexpr size_t blockSize = 256 * 1024;
 constexpr uint64_t slowToCopy = 1024 * 1024; ///< bytes; takes longer than starting a thread
 
-size_t readSome(int fd, char *buffer, size_t size) {
+size_t readSome(int fd, uint64_t offset, char *buffer, size_t size) {
     for (;;) {
-        ssize_t count = read(fd, buffer, size);
+        ssize_t count = pread(fd, buffer, size, static_cast<off_t>(offset));
         if (count >= 0) {
             return static_cast<size_t>(count);
         }
@@ -129,12 +129,21 @@ void ReplacementFile::writeAt(std::string_view bytes, uint64_t offset) {
     }
 }
 
+void ReplacementFile::readOld(int fd, uint64_t offset, char *buffer, size_t size) const {
+    try {
+        readFullAt(fd, offset, buffer, size);
+    } catch (Error &error) {
+        error.addContext(fmt::format("copying '{}'", escapeForDisplay(name_)));
+        throw;
+    }
+}
+
 void ReplacementFile::copyRange(int fd, uint64_t size) {
     auto buffer = std::make_unique_for_overwrite<char[]>(blockSize);
     for (uint64_t at = 0; at < size && !abandoned_;) {
         throwIfInterrupted();
         auto count = static_cast<size_t>(std::min<uint64_t>(blockSize, size - at));
-        readFullAt(fd, at, buffer.get(), count);
+        readOld(fd, at, buffer.get(), count);
         writeAt({buffer.get(), count}, at);
         at += count;
     }
@@ -250,7 +259,7 @@ class WindowRewriter {
     void rewrite(int from, Sink &to) {
         for (bool ended = false; !ended;) {
             throwIfInterrupted();
-            size_t count = readSome(from, buffer_.get() + held_, blockSize);
+            size_t count = readSome(from, offset_ + held_, buffer_.get() + held_, blockSize);
             ended = count == 0;
             size_t size = held_ + count;
             replaceIn(size);
@@ -292,7 +301,7 @@ class WindowRewriter {
 void copyPatched(int from, const std::vector<Patch> &patches, uint64_t offset, Sink &to) {
     auto buffer = std::make_unique_for_overwrite<char[]>(blockSize);
     size_t first = 0;
-    while (size_t count = readSome(from, buffer.get(), blockSize)) {
+    while (size_t count = readSome(from, offset, buffer.get(), blockSize)) {
         throwIfInterrupted();
         first = overlayPatches(patches, first, buffer.get(), count, offset);
         to.write({buffer.get(), count});
@@ -303,9 +312,6 @@ void copyPatched(int from, const std::vector<Patch> &patches, uint64_t offset, S
 } // namespace
 
 void readPatched(int from, const NodePatches &change, const Rewrites &rewrites, Sink &to, uint64_t begin) {
-    if (lseek(from, static_cast<off_t>(begin), SEEK_SET) < 0) {
-        throwErrno("going to byte {} of a file that is to be rewritten", begin);
-    }
     if (change.everywhere) {
         WindowRewriter(change, rewrites, begin).rewrite(from, to);
     } else {

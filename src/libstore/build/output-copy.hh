@@ -48,6 +48,7 @@ class ReplacementFile : public Sink {
     static std::string rootTemporary(const std::string &rootName);
 
   private:
+    void readOld(int fd, uint64_t offset, char *buffer, size_t size) const;
     void copyRange(int fd, uint64_t size);
 
     int dir_;

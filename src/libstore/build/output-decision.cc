@@ -205,12 +205,6 @@ void prepareCheck(const RegistrationContext &context, const ScanTargets &targets
     }
 }
 
-/// An address of what a builder has made is computed from just that.
-bool pathFollowsFromContent(const DerivationOutput &output) {
-    return !std::holds_alternative<InputAddressedOutput>(output) &&
-           !std::holds_alternative<DeferredOutput>(output);
-}
-
 void learnKnownPaths(const RegistrationContext &context, Decision &decision) {
     for (const auto &[name, output] : context.request.outputs) {
         if (output.finalPath) {

@@ -32,7 +32,6 @@ class OutputNarWriter : public OutputVisitor {
     virtual void seeTarget(uint32_t) {}
     /// The file to be read.
     virtual UniqueFd openContents(int dir, uint32_t node);
-    virtual void seeContents(uint32_t, std::string_view) {}
     /// Passes what was read from `fd` on, changed or not; not more than came so far, and all of it at the
     /// end. There is room for `headroom` bytes before the block.
     virtual void passBlock(int fd, uint32_t node, std::span<char> block, bool isLast);

@@ -130,7 +130,7 @@ UniqueFd OutputScanner::openContents(int dir, uint32_t node) {
     untouched_ = true;
     takenUntil_ = 0;
     UniqueFd fd = OutputNarWriter::openContents(dir, node);
-    if (!options_.renewFiles && !tree_.nodes[node].linkedOutside) {
+    if (!isToBeRenewed(node)) {
         return fd;
     }
     startReplacement(dir, node);
@@ -168,7 +168,7 @@ void OutputScanner::passBlock(int, uint32_t node, std::span<char> block, bool) {
 
 void OutputScanner::closeContents(int, uint32_t, UniqueFd file) {
     if (replacement_) {
-        replacement_->commit(copying_ ? std::move(file) : UniqueFd());
+        replacement_->commit(std::move(file));
         replacement_.reset();
     }
 }

@@ -24,7 +24,7 @@ struct TouchedNode {
     bool everywhere = false;
     /// The contents are on disk as they will be, a new inode, canonical, with `repairs` too.
     bool isRewritten = false;
-    std::vector<Patch> repairs{}; ///< of the contents, as ScanOptions::repairFile answered
+    std::vector<Patch> repairs{}; ///< of the contents, as ScanOptions::repairFile() answered
 };
 
 struct ScanOptions {
@@ -49,6 +49,7 @@ struct ScanOptions {
     /// second time for its copy: where somebody may still write to files, they are to be renewed. Must
     /// outlive the scan.
     const Rewrites *rewrites = nullptr;
+    /// (No hashes are asked for together with it: they would be of different bytes.)
     /// With `rewrites`, for each file in which onTouchedFile() has foreseen patches: which ones? `change` has
     /// all that is rewritten, `file` is open for reading and has the bytes from before.
     std::function<std::vector<Patch>(const NodePatches &change, int file)> repairFile;

@@ -56,6 +56,7 @@ class OutputScanner : public OutputNarWriter {
     /// Every one.
     virtual void onOccurrence(const PartHit &) {}
 
+    bool isToBeRenewed(uint32_t node) const { return options_.renewFiles || tree_.nodes[node].linkedOutside; }
     void see(uint32_t node, std::string_view block);
     void startReplacement(int dir, uint32_t node);
 
@@ -96,10 +97,14 @@ class RewritingScanner : public OutputScanner {
     void onOccurrence(const PartHit &hit) override { pending_.push_back(hit); }
 
   private:
+    /// Whether the new inode gets the old bytes first, for repairFile() to see just what will be patched.
+    bool keepsOld() const { return renews_ && waitFrom_ != never; }
+    void writeOld(std::span<char> bytes);
     void advance(int fd, uint32_t node, std::span<char> bytes, bool isLast);
     void rewriteIn(int fd, uint32_t node, std::span<char> bytes);
     void beginRewriting(int fd, uint32_t node);
     void passRest(int fd, uint32_t node);
+    void takeBack(int fd, TouchedNode &touched);
 
     // An occurrence may begin in the last bytes that came, and is not known before the next ones, so some are
     // kept back: a page of them, as the new file is best written in whole pages.

@@ -87,11 +87,6 @@ NewOutputs collect(const Context &context, const Infos &alreadyValid) {
 
 // ---- scan
 
-bool pathPromisesContent(const NewOutput &output) {
-    return !std::holds_alternative<InputAddressedOutput>(*output.specification) &&
-           !std::holds_alternative<DeferredOutput>(*output.specification);
-}
-
 ScanOptions scanOptions(const Context &context, const ScanTargets &targets, OutputRepair &repair,
                         const NewOutput &output) {
     ScanOptions options;
@@ -100,8 +95,8 @@ ScanOptions scanOptions(const Context &context, const ScanTargets &targets, Outp
     options.onTouchedFile = [&repair](const FileHead &head, uint64_t size) {
         return repair.foresee(head, size);
     };
-    options.renewFiles =
-        context.request.copyAllOutputs || (context.request.copyFixedOutputs && pathPromisesContent(output));
+    options.renewFiles = context.request.copyAllOutputs ||
+                         (context.request.copyFixedOutputs && pathFollowsFromContent(*output.specification));
     if (const auto *fixed = std::get_if<FixedOutput>(output.specification)) {
         askForContentHash(options, {fixed->address.method, fixed->address.hash.algorithm()});
     } else if (auto method = floatingMethod(output)) {
@@ -201,10 +196,17 @@ void requireAddressStays(const Context &context, const Decision &decision, const
 
 /// What is on disk already cannot be patched any more.
 void requireRepairsOnDisk(const NewOutput &output, const std::vector<FilePatches> &repairs) {
+    std::map<std::string, const std::vector<Patch> *> wanted;
+    for (const FilePatches &file : repairs) {
+        wanted.emplace(file.path, &file.patches);
+    }
     for (const TouchedNode &touched : output.scan.touched) {
-        std::string path = touched.isRewritten ? output.tree.pathOf(touched.node) : "";
-        const FilePatches *wanted = touched.isRewritten ? patchesOf(repairs, path) : nullptr;
-        if (touched.isRewritten && (wanted ? wanted->patches : std::vector<Patch>()) != touched.repairs) {
+        if (!touched.isRewritten) {
+            continue;
+        }
+        std::string path = output.tree.pathOf(touched.node);
+        auto found = wanted.find(path);
+        if (found == wanted.end() ? !touched.repairs.empty() : *found->second != touched.repairs) {
             throw Error(ErrorKind::bug,
                         "output '{}': '{}' was rewritten with other patches than its repair wants",
                         output.name, escapeForDisplay(path));

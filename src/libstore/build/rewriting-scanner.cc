@@ -41,38 +41,43 @@ void RewritingScanner::passBlock(int fd, uint32_t node, std::span<char> block, b
         return;
     }
     see(node, {block.data(), block.size()});
-    if (!waiting_) {
-        advance(fd, node, {block.data() - backSize_, backSize_ + block.size()}, isLast);
-    } else if (renews_) {
-        replacement_->writeAt({block.data(), block.size()}, seen_);
+    std::span<char> bytes(block.data() - backSize_, backSize_ + block.size());
+    std::copy_n(back_.begin(), backSize_, bytes.begin());
+    if (keepsOld()) {
+        writeOld(bytes);
     }
     seen_ += block.size();
+    if (!waiting_) {
+        advance(fd, node, bytes, isLast);
+    }
     pending_.clear();
     if (isLast && waiting_) {
         passRest(fd, node);
     }
 }
 
+/// What was kept back is old as long as nothing is rewritten, and written then.
+void RewritingScanner::writeOld(std::span<char> bytes) {
+    size_t written = begun_ ? backSize_ : 0;
+    replacement_->writeAt({bytes.data() + written, bytes.size() - written}, seen_ - backSize_ + written);
+}
+
 /// `bytes` follow what was passed on. Passes on what is known not to change any more.
 void RewritingScanner::advance(int fd, uint32_t node, std::span<char> bytes, bool isLast) {
-    std::copy_n(back_.begin(), backSize_, bytes.begin());
     rewriteIn(fd, node, bytes);
     size_t ready = bytes.size() - (isLast ? 0 : std::min(bytes.size(), back_.size()));
     if (waitFrom_ <= passed_ + ready) {
         ready = waitFrom_ - passed_;
         waiting_ = true;
     }
-    std::string_view passing(bytes.data(), ready), rest(bytes.data() + ready, bytes.size() - ready);
-    if (replacement_ && copying_) {
+    std::string_view passing(bytes.data(), ready);
+    if (replacement_ && copying_ && !keepsOld()) {
         replacement_->writeAt(passing, passed_);
     }
     putContents(passing);
     passed_ += ready;
-    if (waiting_ && renews_) {
-        replacement_->writeAt(rest, passed_); // from where it is read again
-    }
-    backSize_ = waiting_ ? 0 : rest.size();
-    std::copy_n(rest.begin(), backSize_, back_.begin());
+    backSize_ = waiting_ ? 0 : bytes.size() - ready;
+    std::copy_n(bytes.begin() + static_cast<ptrdiff_t>(ready), backSize_, back_.begin());
 }
 
 /// All that was found in `bytes`, up to what waits: that begins where no occurrence is cut.
@@ -116,7 +121,7 @@ class Rest : public Sink {
   public:
     using Put = std::function<void(std::string_view bytes, uint64_t offset)>;
     Rest(std::string path, uint64_t begin, uint64_t end, Put put)
-        : path_(std::move(path)), at_(begin), end_(end), put_(std::move(put)) {}
+        : path_(std::move(path)), begin_(begin), at_(begin), end_(end), put_(std::move(put)) {}
 
     void write(std::string_view bytes) override {
         require(bytes.size() <= end_ - at_);
@@ -124,6 +129,7 @@ class Rest : public Sink {
         at_ += bytes.size();
     }
 
+    uint64_t begin() const { return begin_; }
     void finish() const { require(at_ == end_); }
 
   private:
@@ -135,7 +141,7 @@ class Rest : public Sink {
     }
 
     std::string path_;
-    uint64_t at_, end_;
+    uint64_t begin_, at_, end_;
     Put put_;
 };
 
@@ -145,29 +151,50 @@ class Rest : public Sink {
 void RewritingScanner::passRest(int fd, uint32_t node) {
     TouchedNode &touched = result_.touched.back();
     NodePatches change = changeOf(touched, *options_.rewrites);
-    touched.repairs = options_.repairFile(change, fd);
-    auto wasPassed = [this](const Patch &patch) { return patch.offset < waitFrom_; };
-    if (std::ranges::any_of(touched.repairs, wasPassed)) {
-        touched.isRewritten = false;
-        hashes_.giveUp();
+    UniqueFd renewed = keepsOld() ? replacement_->reopen() : UniqueFd();
+    int old = renewed ? renewed.get() : fd;
+    std::vector<Patch> repairs = options_.repairFile(change, old);
+    mergePatches(change.contents, repairs, seen_, tree_.pathOf(node));
+    bool isForeseen = std::ranges::all_of(repairs, [&](auto &patch) { return patch.offset >= waitFrom_; });
+    bool writesAll = isForeseen && (change.everywhere || (copying_ && !keepsOld()));
+    if (isForeseen) {
+        touched.repairs = std::move(repairs);
+    } else {
+        takeBack(fd, touched);
     }
-    std::string path = tree_.pathOf(node);
-    mergePatches(change.contents, touched.repairs, seen_, path);
-    bool writesAll = change.everywhere || (copying_ && !renews_);
+    Rest rest(tree_.pathOf(node), keepsOld() && writesAll ? 0 : waitFrom_, seen_,
+              [&](std::string_view bytes, uint64_t offset) {
+                  if (writesAll) {
+                      replacement_->writeAt(bytes, offset);
+                  }
+                  bytes.remove_prefix(
+                      std::min<uint64_t>(bytes.size(), waitFrom_ - std::min(offset, waitFrom_)));
+                  putContents(bytes);
+              });
+    readPatched(old, change, *options_.rewrites, rest, rest.begin());
+    rest.finish();
     for (const Patch &patch : change.contents) {
-        if (!writesAll && !wasPassed(patch)) {
+        if (isForeseen && !writesAll) {
             replacement_->writeAt(patch.bytes, patch.offset);
         }
     }
-    Rest rest(path, waitFrom_, seen_, [&](std::string_view bytes, uint64_t offset) {
-        putContents(bytes);
-        if (writesAll) {
-            replacement_->writeAt(bytes, offset);
+}
+
+/// What was passed on has to be another: the file is left as it was, for who rewrites it later.
+void RewritingScanner::takeBack(int fd, TouchedNode &touched) {
+    touched.isRewritten = false;
+    hashes_.giveUp();
+    if (keepsOld()) {
+        return;
+    }
+    replacement_.reset();
+    if (isToBeRenewed(touched.node)) {
+        startReplacement(fileDir_, touched.node);
+        copying_ = !replacement_->cloneFrom(fd);
+        if (copying_) {
+            replacement_->copyFrom(fd, seen_);
         }
-    });
-    UniqueFd renewed = renews_ ? replacement_->reopen() : UniqueFd();
-    readPatched(renewed ? renewed.get() : fd, change, *options_.rewrites, rest, waitFrom_);
-    rest.finish();
+    }
 }
 
 } // namespace firn
