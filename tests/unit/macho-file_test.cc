@@ -27,6 +27,13 @@ TEST(CanBeMacho, TellsByTheFirstFourBytes) {
     EXPECT_FALSE(canBeMacho("\xbe\xba\xfe\xca"));
 }
 
+TEST(CanBeMacho, TellsUniversalOnesFromOthers) {
+    EXPECT_TRUE(canBeUniversal("\xca\xfe\xba\xbe"));
+    EXPECT_TRUE(canBeUniversal("\xca\xfe\xba\xbf"));
+    EXPECT_FALSE(canBeUniversal("\xca\xfe\xba"));
+    EXPECT_FALSE(canBeUniversal("\xcf\xfa\xed\xfe"));
+}
+
 TEST(MachoFile, OfOtherFilesIsNothing) {
     for (std::string bytes : {std::string(), std::string("#!/bin/sh\n"), std::string("\xca\xfe\xba\xbe"),
                               std::string("\xca\xfe\xba\xbe\0\0", 6)}) {

@@ -12,6 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "libstore/build/clone-file.hh"
 #include "libstore/build/fixup-macho-page-hashes.hh"
 #include "libstore/build/output-check.hh"
 #include "libstore/build/output-copy.hh"
@@ -20,12 +21,31 @@
 #include "libutil/background-close.hh"
 #include "libutil/files.hh"
 #include "libutil/nar.hh"
+#include "libutil/positioned-io.hh"
 #include "unit/expect-error.hh"
 #include "unit/macho-builder.hh"
 #include "unit/recording-logger.hh"
 #include "unit/temporary-directory.hh"
 
 namespace firn {
+namespace {
+
+bool pretendToClone = false;
+
+} // namespace
+
+/// Takes the place of the library's, whose file systems are rarely there. A copy is as good for who cannot
+/// tell which blocks are shared.
+bool cloneFile(int from, int to) {
+    std::vector<char> block(1 << 16);
+    ssize_t count = 0;
+    for (off_t at = 0; pretendToClone && (count = pread(from, block.data(), block.size(), at)) > 0;
+         at += count) {
+        writeFullAt(to, static_cast<uint64_t>(at), {block.data(), static_cast<size_t>(count)});
+    }
+    return pretendToClone && count == 0;
+}
+
 namespace {
 
 namespace fs = std::filesystem;
@@ -65,6 +85,12 @@ std::set<std::string> namesIn(const fs::path &directory) {
 using RepairFunction = std::function<std::vector<FilePatches>(int dir, const std::string &name,
                                                               const std::vector<FilePatches> &touched)>;
 
+std::string readFileFrom(int file) {
+    std::string text(static_cast<size_t>(lseek(file, 0, SEEK_END)), '\0');
+    readFullAt(file, 0, text.data(), text.size());
+    return text;
+}
+
 /// Tells a function of the touched files, and counts the second looks.
 class FakeRepair : public OutputRepair {
   public:
@@ -82,10 +108,29 @@ class FakeRepair : public OutputRepair {
     AddressForms formsForAddress(const OutputRewrite &, const StorePath &) override { return forms; }
     void verify(const OutputRewrite &output) override { verified.push_back(output.outputName); }
 
-    void foresee(const FileHead &head) override { foreseen.emplace_back(head.data(), head.size()); }
+    uint64_t foresee(const FileHead &head, uint64_t size) override {
+        foreseen.emplace_back(head.data(), head.size());
+        return wanted.empty() || foreseen.back() == wanted ? std::min(size, changing) : 0;
+    }
+
+    std::vector<Patch> repairFile(const OutputRewrite &output, int file) override {
+        std::string path = output.tree.pathOf(output.changes.front().node);
+        if (onFile) {
+            onFile(path, readFileFrom(file));
+        }
+        for (FilePatches &patches : repair(output)) {
+            if (patches.path == path) {
+                return patches.patches;
+            }
+        }
+        return {};
+    }
 
     AddressForms forms;
     std::vector<std::string> verified, foreseen;
+    std::string wanted;             ///< what files begin with that are repaired; empty: all
+    uint64_t changing = UINT64_MAX; ///< so many of their last bytes are foreseen to
+    std::function<void(const std::string &path, const std::string &contents)> onFile;
 
   private:
     RepairFunction function_;
@@ -124,11 +169,14 @@ class RegisterOutputs : public testing::Test {
 
     /// One whose builder was told another path, as in a build without sandbox; it lies in the store.
     StorePath addRedirected(const std::string &name, char digit, char scratchDigit) {
-        StorePath path = addOutput(name, digit);
         StorePath scratch(std::string(32, scratchDigit) + "-" + outputPathName("thing", name));
+        addRedirected(name, addOutput(name, digit), scratch);
+        return scratch;
+    }
+    void addRedirected(const std::string &name, const StorePath &path, const StorePath &scratch) {
+        derivation_.outputs.insert_or_assign(name, InputAddressedOutput{path});
         request_.outputs.insert_or_assign(name, ScratchOutput{scratch, path});
         request_.scratchDir = store_.storeFd();
-        return scratch;
     }
 
     void addFixed(const std::string &method, const Hash &hash) {
@@ -1055,23 +1103,308 @@ TEST_F(RegisterOutputs, RepairsAFileThatIsRewrittenEverywhere) {
     EXPECT_TRUE(read(finalOf()) == expected);
 }
 
+constexpr size_t blockOfScan = 256 * 1024;
+constexpr uint64_t changingBytes = 5000;
+
+/// Files of which rewriting makes others, with occurrences wherever reading in blocks may go wrong.
+std::map<std::string, std::string> textsToRewrite(const std::string &part) {
+    constexpr size_t block = blockOfScan;
+    std::map<std::string, std::string> texts = {
+        {"all", part},
+        {"begin", part + "-thing"},
+        {"end", "text " + part},
+        {"none", std::string(3 * block, '.')},
+        {"twice", part + part + "." + part},
+        {"run", part.substr(0, 1) + part + std::string(2 * block, part[1])},
+        {"new-behind", part + part.substr(1)},
+        {"new-before", part.substr(0, 31) + part},
+        {"short", part.substr(1)},
+        {"far", std::string(9 * block + 11, '.') + part + "..." + part},
+    };
+    for (size_t shift : {0, 1, 2, 15, 30, 31, 32, 33}) {
+        std::string text(3 * block + 7, '.');
+        text.replace(block - shift, part.size(), part);
+        text.replace(2 * block + 31 - shift, part.size(), part);
+        texts.emplace("border-" + std::to_string(shift), text);
+        texts.emplace("cut-" + std::to_string(shift), std::string(block - shift, '.') + part);
+    }
+    return texts;
+}
+
+/// The same with files that are repaired: their last byte, of which `changingBytes` are foreseen, is.
+std::map<std::string, std::string> textsToRepair(const std::string &part) {
+    std::map<std::string, std::string> texts = textsToRewrite(part);
+    for (size_t shift : {0, 1, 15, 31, 32, 33}) {
+        for (size_t size :
+             {2 * blockOfScan + 100, 2 * blockOfScan, 2 * blockOfScan + changingBytes, size_t(7000)}) {
+            std::string text = "stay" + std::string(size - 4, '.');
+            text.replace(100, part.size(), part);
+            text.replace(size - changingBytes - shift, part.size(), part);
+            text.replace(size - 40, part.size(), part);
+            texts.emplace("stay-" + std::to_string(size) + "-" + std::to_string(shift), text);
+        }
+    }
+    texts.emplace("stay-late", "stay" + std::string(blockOfScan, '.') + part + ".");
+    texts.emplace("stay-short", "stay" + part + ".");
+    std::string filled = "stay";
+    while (filled.size() < 4 * 1024 * 1024) {
+        filled += part + part + "-";
+    }
+    texts.emplace("stay-filled", filled + ".");
+    texts.emplace("stay-filled-anew", "stay" + part + part.substr(1) + "." + filled + ".");
+    texts.emplace("a-dir/stay", "stay" + part + "."); // number of its node: behind all in the root
+    texts.emplace("a-dir/text", part);
+    return texts;
+}
+
+struct RewriteCase {
+    std::string title;
+    uint64_t changing = 0;  ///< bytes in which files that are repaired are foreseen to change; 0: none is
+    bool byAll = false;     ///< foreseen of all files
+    bool early = false;     ///< a byte before those is repaired too
+    bool straddles = false; ///< and some that begin before them
+    bool copyAll = false, clones = false, hasLink = false, hasName = false, isLinkedOutside = false;
+    bool isLate = false; ///< the link comes behind everything
+};
+
+class RewritingOutputs : public RegisterOutputs, public testing::WithParamInterface<RewriteCase> {
+  protected:
+    RewritingOutputs() { pretendToClone = GetParam().clones; }
+    ~RewritingOutputs() override { pretendToClone = false; }
+
+    void build() {
+        fs::create_directories(scratchOf() / "a-dir");
+        for (const auto &[name, text] : texts_) {
+            write(scratchOf() / name, text);
+        }
+        fs::permissions(scratchOf() / executable_, fs::perms(0755));
+        if (GetParam().hasLink) {
+            fs::create_symlink(from_ + "-thing", scratchOf() / (GetParam().isLate ? "zz" : "link"));
+        }
+        if (GetParam().hasName) {
+            write(scratchOf() / ("by-" + from_), "text");
+        }
+        if (GetParam().isLinkedOutside) {
+            fs::create_directories(tmp_ / "outside" / "a-dir");
+            for (const auto &[name, text] : texts_) {
+                fs::create_hard_link(scratchOf() / name, tmp_ / "outside" / name);
+            }
+        }
+        untouched_ = look(scratchOf() / "none").st_ino;
+    }
+
+    std::vector<Patch> repairsOf(const std::string &name) const {
+        std::vector<Patch> repairs;
+        if (fs::path(name).filename().string().starts_with("stay") && GetParam().changing > 0) {
+            uint64_t size = texts_.at(name).size();
+            if (GetParam().early) {
+                repairs.push_back({Patch::Place::contents, 2, "E"});
+            }
+            if (GetParam().straddles && size > changingBytes + 200) {
+                repairs.push_back({Patch::Place::contents, size - changingBytes - 50, std::string(60, 'S')});
+            }
+            repairs.push_back({Patch::Place::contents, size - 1, "R"});
+        }
+        return repairs;
+    }
+
+    std::string expected(const std::string &name) const {
+        std::string text = replaceAll(texts_.at(name), from_, to_);
+        for (const Patch &patch : repairsOf(name)) {
+            text.replace(patch.offset, patch.bytes.size(), patch.bytes);
+        }
+        return text;
+    }
+
+    void expectRewritten(const std::string &name) {
+        EXPECT_TRUE(read(finalOf() / name) == expected(name)) << name;
+        struct stat st = look(finalOf() / name);
+        EXPECT_EQ(st.st_mode & 07777, name == executable_ ? 0555u : 0444u) << name;
+        EXPECT_EQ(st.st_mtime, 1) << name;
+        EXPECT_EQ(st.st_nlink, 1u) << name;
+        if (GetParam().isLinkedOutside) {
+            EXPECT_TRUE(read(tmp_ / "outside" / name) == texts_.at(name)) << name;
+        }
+    }
+
+    // Where one meets what follows or goes before, another `from_` can come about.
+    std::string from_ = "c" + std::string(31, 'd'), to_ = "d" + std::string(30, 'a') + "c";
+    std::map<std::string, std::string> texts_ = textsToRepair(from_);
+    const std::string executable_ = "stay-late";
+    ino_t untouched_ = 0;
+};
+
+TEST_P(RewritingOutputs, ComeOutTheSameWhetherWhileReadingOrAfterwards) {
+    addRedirected("out", StorePath(to_ + "-thing"), StorePath(from_ + "-thing"));
+    request_.copyAllOutputs = GetParam().copyAll;
+    build();
+    size_t touchedAtOnce = 0;
+    FakeRepair repair([&](int, const std::string &, const std::vector<FilePatches> &touched) {
+        std::vector<FilePatches> repairs;
+        for (const FilePatches &file : touched) {
+            if (std::vector<Patch> patches = repairsOf(file.path); !patches.empty()) {
+                repairs.push_back({file.path, std::move(patches), false});
+            }
+        }
+        touchedAtOnce = touched.size();
+        return repairs;
+    });
+    size_t asked = 0;
+    repair.onFile = [&](const std::string &path, const std::string &contents) {
+        EXPECT_TRUE(contents == texts_.at(path)) << path;
+        ++asked;
+    };
+    repair.wanted = GetParam().byAll ? "" : "stay";
+    repair.changing = GetParam().changing;
+    PathInfo info = run(repair).at("out");
+    EXPECT_EQ(touchedAtOnce, texts_.size() - 2);   // but "none" and "short"
+    EXPECT_EQ(asked > 0, GetParam().changing > 0); // at least of what is in "a-dir", which comes first
+    expectHashed(info);
+    for (const auto &[name, text] : texts_) {
+        expectRewritten(name);
+    }
+    EXPECT_EQ(look(finalOf() / "none").st_ino == untouched_,
+              !GetParam().copyAll && !GetParam().isLinkedOutside);
+    if (GetParam().hasLink) {
+        EXPECT_EQ(fs::read_symlink(finalOf() / (GetParam().isLate ? "zz" : "link")), to_ + "-thing");
+    }
+    std::set<std::string> names, expectedNames{"a-dir"};
+    for (const auto &entry : fs::recursive_directory_iterator(finalOf())) {
+        names.insert(fs::relative(entry.path(), finalOf()));
+        EXPECT_EQ(look(entry.path()).st_mtime, 1) << entry.path();
+        EXPECT_EQ(look(entry.path()).st_mode & 0222, entry.is_symlink() ? 0222u : 0u) << entry.path();
+    }
+    for (const auto &[name, text] : texts_) {
+        expectedNames.insert(name);
+    }
+    if (GetParam().hasLink) {
+        expectedNames.insert(GetParam().isLate ? "zz" : "link");
+    }
+    if (GetParam().hasName) {
+        expectedNames.insert("by-" + to_);
+    }
+    EXPECT_EQ(names, expectedNames);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , RewritingOutputs,
+    testing::Values(
+        RewriteCase{.title = "Plain"}, RewriteCase{.title = "Copied", .copyAll = true},
+        RewriteCase{.title = "Cloned", .clones = true},
+        RewriteCase{.title = "CopiedByCloning", .copyAll = true, .clones = true},
+        RewriteCase{.title = "LinkedOutside", .isLinkedOutside = true},
+        RewriteCase{.title = "WithASymlink", .hasLink = true},
+        RewriteCase{.title = "WithAName", .hasName = true},
+        RewriteCase{.title = "Repaired", .changing = changingBytes},
+        RewriteCase{.title = "RepairedAndCopied", .changing = changingBytes, .copyAll = true},
+        RewriteCase{.title = "RepairedAndCloned", .changing = changingBytes, .clones = true},
+        RewriteCase{.title = "RepairedAndCopiedByCloning",
+                    .changing = changingBytes,
+                    .copyAll = true,
+                    .clones = true},
+        RewriteCase{.title = "RepairedAnywhere", .changing = UINT64_MAX},
+        RewriteCase{.title = "RepairedAnywhereAndCopied", .changing = UINT64_MAX, .copyAll = true},
+        RewriteCase{.title = "RepairedAnywhereAndCloned", .changing = UINT64_MAX, .clones = true},
+        RewriteCase{.title = "AllHeldBack", .changing = UINT64_MAX, .byAll = true},
+        RewriteCase{.title = "RepairedBeforeWhatWasForeseen", .changing = changingBytes, .early = true},
+        RewriteCase{.title = "RepairedBeforeWhatWasForeseenAndCopied",
+                    .changing = changingBytes,
+                    .early = true,
+                    .copyAll = true},
+        RewriteCase{.title = "RepairedBeforeWhatWasForeseenAndCloned",
+                    .changing = changingBytes,
+                    .early = true,
+                    .clones = true},
+        RewriteCase{.title = "RepairedAcrossTheBorder", .changing = changingBytes, .straddles = true},
+        RewriteCase{.title = "RepairedAcrossTheBorderAndCopied",
+                    .changing = changingBytes,
+                    .straddles = true,
+                    .copyAll = true},
+        RewriteCase{.title = "RepairedAcrossTheBorderAndCopiedByCloning",
+                    .changing = changingBytes,
+                    .straddles = true,
+                    .copyAll = true,
+                    .clones = true},
+        RewriteCase{
+            .title = "RepairedBeforeASymlink", .changing = changingBytes, .hasLink = true, .isLate = true},
+        RewriteCase{.title = "RepairedAndLinkedOutsideByCloning",
+                    .changing = changingBytes,
+                    .clones = true,
+                    .isLinkedOutside = true},
+        RewriteCase{.title = "Everything",
+                    .changing = changingBytes,
+                    .copyAll = true,
+                    .hasLink = true,
+                    .hasName = true,
+                    .isLinkedOutside = true}),
+    [](const auto &info) { return info.param.title; });
+
+TEST_F(RegisterOutputs, OutputsThatAreAFileAreRewrittenWhileTheyAreReadToo) {
+    for (bool clones : {false, true}) {
+        for (bool copyAll : {false, true}) {
+            for (uint64_t changing : {uint64_t(0), changingBytes, UINT64_MAX}) {
+                SCOPED_TRACE(fmt::format("clones {}, copyAll {}, changing {}", clones, copyAll, changing));
+                StorePath scratch = addRedirected("out", 'a', 'c');
+                pretendToClone = clones;
+                request_.copyAllOutputs = copyAll;
+                request_.mode = BuildMode::repair;
+                std::string text = "stay" + std::string(2 * blockOfScan, '.') + scratch.baseName();
+                text += std::string(2 * blockOfScan, '.') + scratch.baseName() + ".";
+                write(scratchOf(), text);
+                FakeRepair repair([&](auto &&...) {
+                    Patch last{Patch::Place::contents, text.size() - 1, "R"};
+                    return changing == 0 ? std::vector<FilePatches>()
+                                         : std::vector<FilePatches>{{"", {last}, false}};
+                });
+                repair.changing = changing;
+                expectHashed(run(repair).at("out"));
+                std::string expected = replaceAll(text, std::string(32, 'c'), std::string(32, 'a'));
+                expected.back() = changing == 0 ? '.' : 'R';
+                EXPECT_TRUE(read(finalOf()) == expected);
+                EXPECT_EQ(namesIn(tmp_ / "store"), (std::set<std::string>{".links", finalOf().filename()}));
+            }
+        }
+    }
+    pretendToClone = false;
+}
+
+TEST_F(RegisterOutputs, RefusesARepairOfAFileThatNobodyHadForeseen) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    write(scratchOf(), "text " + scratch.baseName());
+    FakeRepair repair([](int, const std::string &, const std::vector<FilePatches> &) {
+        return std::vector<FilePatches>{{"", {{Patch::Place::contents, 0, "T"}}, false}};
+    });
+    repair.wanted = "none";
+    expectError(ErrorKind::bug, [&] { run(repair); });
+}
+
+TEST_F(RegisterOutputs, RefusesARepairThatIsAnotherThanWhenTheFileWasRead) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    write(scratchOf(), "text " + scratch.baseName());
+    std::string bytes = "T";
+    FakeRepair repair([&](int, const std::string &, const std::vector<FilePatches> &) {
+        std::vector<FilePatches> repairs{{"", {{Patch::Place::contents, 0, bytes}}, false}};
+        bytes = "U";
+        return repairs;
+    });
+    expectError(ErrorKind::bug, [&] { run(repair); });
+}
+
 TEST_F(RegisterOutputs, RefusesRepairsThatAreNoneOfTheirBusiness) {
     StorePath scratch = addRedirected("out", 'a', 'c');
-    fs::create_directory(scratchOf());
-    write(scratchOf() / "program", scratch.baseName());
-    write(scratchOf() / "other", "x");
-    auto answer = [](FilePatches patches) {
-        return [patches](int, const std::string &, const std::vector<FilePatches> &) {
-            return std::vector<FilePatches>{patches};
-        };
+    auto expectRefused = [&](const FilePatches &patches) {
+        removeTree(scratch_.get(), scratchOf().filename());
+        fs::create_directory(scratchOf());
+        write(scratchOf() / "program", scratch.baseName());
+        write(scratchOf() / "other", "x");
+        auto answer = [&](auto &&...) { return std::vector<FilePatches>{patches}; };
+        expectError(ErrorKind::refused, [&] { run(answer); });
     };
     Patch x{Patch::Place::contents, 0, "x"};
-    expectError(ErrorKind::refused, [&] { run(answer({"other", {x}, false})); });
-    expectError(ErrorKind::refused, [&] { run(answer({"../other", {x}, false})); });
-    expectError(ErrorKind::refused, [&] { run(answer({"program", {x, x}, false})); });
-    expectError(ErrorKind::refused, [&] {
-        run(answer({"program", {{Patch::Place::contents, scratch.baseName().size(), "x"}}, false}));
-    });
+    expectRefused({"other", {x}, false});
+    expectRefused({"../other", {x}, false});
+    expectRefused({"program", {x, x}, false});
+    expectRefused({"program", {{Patch::Place::contents, scratch.baseName().size(), "x"}}, false});
     EXPECT_FALSE(fs::exists(finalOf()));
 }
 
@@ -1285,6 +1618,34 @@ TEST_F(RegisterMachO, NamesAFewOfManyPrograms) {
             "8 slots in 8 Mach-O files of output 'out' (a: arm64 1; b: arm64 1; c: arm64 1; d: arm64 1; e: "
             "arm64 1; and 3 more)"),
         std::string::npos)
+        << log();
+}
+
+TEST_F(RegisterMachO, ProgramsThatAreLongerThanWhatWaitsAreRightAndNamedInTheArchivesOrder) {
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    test::ImageSpec spec;
+    spec.codeSize = 2 << 20;
+    test::Image image(spec);
+    std::string bytes = image.bytes;
+    for (size_t at : {size_t(1000), size_t(256 * 1024 - 7), size_t(1 << 20), spec.codeSize - 300000,
+                      spec.codeSize - 500}) {
+        bytes.replace(at, 32, scratch.hashPart());
+    }
+    std::string signedBytes = image.sign(bytes);
+    std::string expected = image.sign(replaceAll(bytes, std::string(32, 'c'), std::string(32, 'a')));
+    for (bool copyAll : {false, true}) {
+        request_.copyAllOutputs = copyAll;
+        request_.mode = copyAll ? BuildMode::repair : BuildMode::normal;
+        fs::create_directories(scratchOf() / "bin");
+        write(scratchOf() / "bin" / "program", signedBytes);
+        write(scratchOf() / "bin" / "script", "#!" + scratch.baseName());
+        write(scratchOf() / "lib.dylib", signedBytes);
+        expectHashed(runFixup().at("out"));
+        EXPECT_TRUE(read(finalOf() / "bin" / "program") == expected) << copyAll;
+        EXPECT_TRUE(read(finalOf() / "lib.dylib") == expected) << copyAll;
+    }
+    EXPECT_NE(log().find("in 2 Mach-O files of output 'out' (bin/program: arm64 6; lib.dylib: arm64 6)"),
+              std::string::npos)
         << log();
 }
 

@@ -50,7 +50,7 @@ class Applier : public PatchedNarWriter {
 
 UniqueFd Applier::openContents(int dir, uint32_t node) {
     const NodePatches *change = changeOf(node);
-    if (change != nullptr && change->changesContents()) {
+    if (change != nullptr && change->changesContents() && !change->isOnDisk) {
         unlockParent(dir, node);
         replacement_.emplace(dir, tree_, node);
     }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <functional>
+#include <utility>
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -124,10 +125,27 @@ MachoPageHashFixup::MachoPageHashFixup(const LocalStore &store, Logger &logger,
                                        MachoJail &jail)
     : store_(store), logger_(logger), request_(request), policy_(policy), jail_(jail) {}
 
-void MachoPageHashFixup::foresee(const FileHead &head) {
-    if (canBeMacho({head.data(), head.size()})) {
-        jail_.prepare();
+/// A signature stands at a program's end and takes up 32 to 100 bytes for each page of 4096, and what
+/// certificates and entitlements need; a universal file has one at the end of each of its programs.
+uint64_t MachoPageHashFixup::foresee(const FileHead &head, uint64_t size) {
+    if (!canBeMacho({head.data(), head.size()})) {
+        return 0;
     }
+    jail_.prepare();
+    return canBeUniversal({head.data(), head.size()}) ? size : std::min(size, size / 32 + 64 * 1024);
+}
+
+std::vector<Patch> MachoPageHashFixup::repairFile(const OutputRewrite &output, int file) {
+    const NodePatches &change = output.changes.front();
+    EarlyAnswer early{change.node, askForFixup(output, change, file)};
+    MachoSignatures policy = policyFor(output);
+    judge(output, change, early.answer.fixup.findings, policy);
+    std::vector<Patch> patches;
+    if (policy != MachoSignatures::warn) {
+        patches = asPatches(early.answer.fixup.patches);
+    }
+    early_[output.outputName].push_back(std::move(early));
+    return patches;
 }
 
 // ---- words
@@ -339,15 +357,14 @@ MachoSignatures MachoPageHashFixup::policyFor(const OutputRewrite &output) const
     return policy_ == MachoSignatures::warn && output.finalForms ? MachoSignatures::repair : policy_;
 }
 
+/// After judge().
 std::vector<Patch> MachoPageHashFixup::takeFixup(const OutputRewrite &output, const NodePatches &change,
-                                                 const PageHashFixup &fixup, std::set<uint64_t> staleBefore) {
-    MachoSignatures policy = policyFor(output);
-    judge(output, change, fixup.findings, policy);
-    if (policy == MachoSignatures::warn) {
+                                                 FixupAnswer answer) {
+    if (policyFor(output) == MachoSignatures::warn) {
         return {};
     }
-    remember(output, change, fixup, std::move(staleBefore));
-    return asPatches(fixup.patches);
+    remember(output, change, answer.fixup, std::move(answer.staleBefore));
+    return asPatches(std::move(answer.fixup.patches));
 }
 
 /// For the log, and for the second look.
@@ -393,10 +410,22 @@ std::vector<FilePatches> MachoPageHashFixup::repair(const OutputRewrite &output)
             repairs.push_back({output.tree.pathOf(change.node), std::move(patches), false});
         }
     };
+    auto addAnswer = [&](const NodePatches &change, FixupAnswer answer) {
+        judge(output, change, answer.fixup.findings, policyFor(output));
+        add(change, takeFixup(output, change, std::move(answer)));
+    };
     Batch batch(*this, output, [&](const NodePatches &change, const jail::Answer &answer) {
-        add(change, takeFixup(output, change, answer.fixup, {}));
+        addAnswer(change, {answer.fixup, {}});
     });
-    visit(output, touchedContents(output), [&](const NodePatches &change, UniqueFd file) {
+    Changes wanted = touchedContents(output);
+    for (EarlyAnswer &early : std::exchange(early_[output.outputName], {})) {
+        const NodePatches &change = *wanted.at(early.node);
+        add(change, takeFixup(output, change, std::move(early.answer)));
+        wanted.erase(early.node);
+    }
+    // What is as it will be already, without a question, is none of ours.
+    std::erase_if(wanted, [](const auto &entry) { return entry.second->isOnDisk; });
+    visit(output, wanted, [&](const NodePatches &change, UniqueFd file) {
         if (!canBeMacho(readHead(file.get()))) {
             return;
         }
@@ -407,8 +436,11 @@ std::vector<FilePatches> MachoPageHashFixup::repair(const OutputRewrite &output)
             return;
         }
         batch.ask(); // so that what is said is said in the files' order
-        add(change, settled ? finalForm(output, change, *settled, file.get())
-                            : fixEverywhere(output, change, file.get()));
+        if (settled) {
+            add(change, finalForm(output, change, *settled, file.get()));
+        } else {
+            addAnswer(change, askForFixup(output, change, file.get()));
+        }
     });
     batch.ask();
     logRepairs(output);
@@ -417,12 +449,15 @@ std::vector<FilePatches> MachoPageHashFixup::repair(const OutputRewrite &output)
     return repairs;
 }
 
-/// Of a file with so many rewrites that they are not listed.
-std::vector<Patch> MachoPageHashFixup::fixEverywhere(const OutputRewrite &output, const NodePatches &change,
-                                                     int file) {
-    std::set<uint64_t> staleBefore = staleSlots(output, change, file);
-    jail::Answer answer = ask(output, change, fixupRequest(output, change, file), file);
-    return takeFixup(output, change, answer.fixup, std::move(staleBefore));
+/// Where a file's rewrites are so many that they are not listed, it has to be known which slots were wrong.
+MachoPageHashFixup::FixupAnswer MachoPageHashFixup::askForFixup(const OutputRewrite &output,
+                                                                const NodePatches &change, int file) {
+    FixupAnswer answer;
+    if (change.everywhere) {
+        answer.staleBefore = staleSlots(output, change, file);
+    }
+    answer.fixup = std::move(ask(output, change, fixupRequest(output, change, file), file).fixup);
+    return answer;
 }
 
 /// At a level that every client shows unless it is told to be quiet.

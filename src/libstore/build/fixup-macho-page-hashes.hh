@@ -20,8 +20,11 @@ class MachoPageHashFixup : public OutputRepair {
     MachoPageHashFixup(const LocalStore &store, Logger &logger, const RegistrationRequest &request,
                        MachoSignatures policy, MachoJail &jail);
 
-    /// Has the jail started: it gets ready while the output is read.
-    void foresee(const FileHead &head) override;
+    /// Has the jail started where it can be Mach-O: it gets ready while the output is read.
+    uint64_t foresee(const FileHead &head, uint64_t size) override;
+
+    /// Throws BuildFailure, and warns, as repair() does, which has the rest to say.
+    std::vector<Patch> repairFile(const OutputRewrite &output, int file) override;
 
     /// Says in the log which files are hashed by Nix's own rule though they hold the output's path, and why.
     /// Nothing where signatures are not to be touched (macho-signatures = warn). Throws BuildFailure where
@@ -64,6 +67,16 @@ class MachoPageHashFixup : public OutputRepair {
     };
     using Formed = std::map<uint32_t, FormedFile>; ///< by number of the node
 
+    struct FixupAnswer {
+        PageHashFixup fixup;
+        std::set<uint64_t> staleBefore; ///< see Expectation
+    };
+    /// What is known of a file before repair(), and judged.
+    struct EarlyAnswer {
+        uint32_t node;
+        FixupAnswer answer;
+    };
+
     class Batch;
 
     void formOne(const OutputRewrite &output, const NodePatches &change, std::string_view selfPart, int file,
@@ -83,9 +96,8 @@ class MachoPageHashFixup : public OutputRepair {
 
     std::set<uint64_t> staleSlots(const OutputRewrite &output, const NodePatches &change, int file);
     MachoSignatures policyFor(const OutputRewrite &output) const;
-    std::vector<Patch> fixEverywhere(const OutputRewrite &output, const NodePatches &change, int file);
-    std::vector<Patch> takeFixup(const OutputRewrite &output, const NodePatches &change,
-                                 const PageHashFixup &fixup, std::set<uint64_t> staleBefore);
+    FixupAnswer askForFixup(const OutputRewrite &output, const NodePatches &change, int file);
+    std::vector<Patch> takeFixup(const OutputRewrite &output, const NodePatches &change, FixupAnswer answer);
     void remember(const OutputRewrite &output, const NodePatches &change, const PageHashFixup &fixup,
                   std::set<uint64_t> staleBefore);
     jail::Request verifyRequest(const OutputRewrite &output, const NodePatches &change, int file) const;
@@ -112,11 +124,12 @@ class MachoPageHashFixup : public OutputRepair {
     const RegistrationRequest &request_;
     MachoSignatures policy_;
     MachoJail &jail_;
-    std::map<std::string, Expectations> expectations_;     ///< by output name
-    std::map<std::string, Formed> formed_;                 ///< by output name
-    std::set<std::pair<std::string, uint32_t>> madeRight_; ///< output name and node
-    std::vector<Repaired> repaired_;                       ///< in the output at hand
-    StorePathSet repairedFor_;                             ///< paths that were rewritten in these
+    std::map<std::string, Expectations> expectations_;      ///< by output name
+    std::map<std::string, Formed> formed_;                  ///< by output name
+    std::map<std::string, std::vector<EarlyAnswer>> early_; ///< by output name, in the archive's order
+    std::set<std::pair<std::string, uint32_t>> madeRight_;  ///< output name and node
+    std::vector<Repaired> repaired_;                        ///< in the output at hand
+    StorePathSet repairedFor_;                              ///< paths that were rewritten in these
 };
 
 } // namespace firn

@@ -87,6 +87,11 @@ void requireGitObject(const RegistrationContext &context, const NewOutput &outpu
     }
 }
 
+bool pathFollowsFromContent(const DerivationOutput &output) {
+    return !std::holds_alternative<InputAddressedOutput>(output) &&
+           !std::holds_alternative<DeferredOutput>(output);
+}
+
 bool discardsReferences(const RegistrationContext &context, const std::string &outputName) {
     auto discard = context.options.unsafeDiscardReferences.find(outputName);
     return discard != context.options.unsafeDiscardReferences.end() && discard->second;

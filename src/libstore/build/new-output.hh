@@ -75,6 +75,9 @@ void requirePlainFile(const RegistrationContext &context, const NewOutput &outpu
 void requireGitObject(const RegistrationContext &context, const NewOutput &output);
 
 /// As the derivation says with `unsafeDiscardReferences`.
+/// Whether an output's path follows from its contents.
+bool pathFollowsFromContent(const DerivationOutput &output);
+
 bool discardsReferences(const RegistrationContext &context, const std::string &outputName);
 
 } // namespace firn

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <system_error>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -21,10 +22,11 @@ namespace {
 
 constexpr struct timespec canonicalTimes[2] = {{1, 0}, {1, 0}};
 constexpr size_t blockSize = 256 * 1024;
+constexpr uint64_t slowToCopy = 1024 * 1024; ///< bytes; takes longer than starting a thread
 
-size_t readSome(int fd, char *buffer, size_t size) {
+size_t readSome(int fd, uint64_t offset, char *buffer, size_t size) {
     for (;;) {
-        ssize_t count = read(fd, buffer, size);
+        ssize_t count = pread(fd, buffer, size, static_cast<off_t>(offset));
         if (count >= 0) {
             return static_cast<size_t>(count);
         }
@@ -46,6 +48,29 @@ std::string makeTemporary(const std::string &what, const std::function<bool(cons
             throwErrno("making a new file for '{}'", what);
         }
     }
+}
+
+namespace {
+
+std::vector<Patch> patchesFor(const std::vector<PartHit> &hits, Patch::Place place,
+                              const Rewrites &rewrites) {
+    std::vector<Patch> patches;
+    patches.reserve(hits.size());
+    for (const PartHit &hit : hits) {
+        patches.push_back({place, hit.offset, rewrites.replacements[hit.part]});
+    }
+    return patches;
+}
+
+} // namespace
+
+NodePatches changeOf(const TouchedNode &touched, const Rewrites &rewrites) {
+    return {touched.node,
+            patchesFor(touched.contents, Patch::Place::contents, rewrites),
+            patchesFor(touched.target, Patch::Place::linkTarget, rewrites),
+            patchesFor(touched.name, Patch::Place::entryName, rewrites),
+            touched.everywhere,
+            touched.isRewritten};
 }
 
 std::string overlaid(std::string text, const std::vector<Patch> &patches) {
@@ -78,6 +103,10 @@ ReplacementFile::ReplacementFile(int dir, const OutputTree &tree, uint32_t node)
 }
 
 ReplacementFile::~ReplacementFile() {
+    abandoned_ = true;
+    if (copier_.joinable()) {
+        copier_.join();
+    }
     if (!temporary_.empty()) {
         unlinkat(dir_, temporary_.c_str(), 0);
     }
@@ -100,11 +129,56 @@ void ReplacementFile::writeAt(std::string_view bytes, uint64_t offset) {
     }
 }
 
+void ReplacementFile::readOld(int fd, uint64_t offset, char *buffer, size_t size) const {
+    try {
+        readFullAt(fd, offset, buffer, size);
+    } catch (Error &error) {
+        error.addContext(fmt::format("copying '{}'", escapeForDisplay(name_)));
+        throw;
+    }
+}
+
+void ReplacementFile::copyRange(int fd, uint64_t size) {
+    auto buffer = std::make_unique_for_overwrite<char[]>(blockSize);
+    for (uint64_t at = 0; at < size && !abandoned_;) {
+        throwIfInterrupted();
+        auto count = static_cast<size_t>(std::min<uint64_t>(blockSize, size - at));
+        readOld(fd, at, buffer.get(), count);
+        writeAt({buffer.get(), count}, at);
+        at += count;
+    }
+}
+
+void ReplacementFile::copyFrom(int fd, uint64_t size) {
+    UniqueFd own = size < slowToCopy ? UniqueFd() : UniqueFd(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+    if (own) {
+        try {
+            copier_ = std::thread([this, size, from = std::move(own)] {
+                try {
+                    copyRange(from.get(), size);
+                } catch (...) {
+                    copyFailure_ = std::current_exception();
+                }
+            });
+            return;
+        } catch (const std::system_error &) {
+            // No thread to be had.
+        }
+    }
+    copyRange(fd, size);
+}
+
 UniqueFd ReplacementFile::reopen() const {
     return openFileAt(dir_, temporary_);
 }
 
 void ReplacementFile::commit(UniqueFd old) {
+    if (copier_.joinable()) {
+        copier_.join();
+    }
+    if (copyFailure_) {
+        std::rethrow_exception(copyFailure_);
+    }
     // The owner too: a file system may give a new file its directory's group.
     if (fchown(fd_.get(), geteuid(), getegid()) != 0 || fchmod(fd_.get(), executable_ ? 0555 : 0444) != 0 ||
         futimens(fd_.get(), canonicalTimes) != 0) {
@@ -176,15 +250,16 @@ namespace {
 /// Rewrites a file whose occurrences are too many to be kept: finds them again, window by window.
 class WindowRewriter {
   public:
-    WindowRewriter(const NodePatches &change, const Rewrites &rewrites)
+    WindowRewriter(const NodePatches &change, const Rewrites &rewrites, uint64_t begin)
         : patches_(change.contents),
           rewrites_(rewrites),
+          offset_(begin),
           buffer_(std::make_unique_for_overwrite<char[]>(blockSize + maxHeld)) {}
 
     void rewrite(int from, Sink &to) {
         for (bool ended = false; !ended;) {
             throwIfInterrupted();
-            size_t count = readSome(from, buffer_.get() + held_, blockSize);
+            size_t count = readSome(from, offset_ + held_, buffer_.get() + held_, blockSize);
             ended = count == 0;
             size_t size = held_ + count;
             replaceIn(size);
@@ -216,18 +291,17 @@ class WindowRewriter {
 
     const std::vector<Patch> &patches_;
     const Rewrites &rewrites_;
+    uint64_t offset_; ///< of the buffer in the file
     std::unique_ptr<char[]> buffer_;
     size_t held_ = 0;         ///< bytes in the buffer that were not written out yet
-    uint64_t offset_ = 0;     ///< of the buffer in the file
     uint64_t takenUntil_ = 0; ///< end of the last occurrence
     size_t firstPatch_ = 0;
 };
 
-void copyPatched(int from, const std::vector<Patch> &patches, Sink &to) {
+void copyPatched(int from, const std::vector<Patch> &patches, uint64_t offset, Sink &to) {
     auto buffer = std::make_unique_for_overwrite<char[]>(blockSize);
-    uint64_t offset = 0;
     size_t first = 0;
-    while (size_t count = readSome(from, buffer.get(), blockSize)) {
+    while (size_t count = readSome(from, offset, buffer.get(), blockSize)) {
         throwIfInterrupted();
         first = overlayPatches(patches, first, buffer.get(), count, offset);
         to.write({buffer.get(), count});
@@ -237,11 +311,11 @@ void copyPatched(int from, const std::vector<Patch> &patches, Sink &to) {
 
 } // namespace
 
-void readPatched(int from, const NodePatches &change, const Rewrites &rewrites, Sink &to) {
+void readPatched(int from, const NodePatches &change, const Rewrites &rewrites, Sink &to, uint64_t begin) {
     if (change.everywhere) {
-        WindowRewriter(change, rewrites).rewrite(from, to);
+        WindowRewriter(change, rewrites, begin).rewrite(from, to);
     } else {
-        copyPatched(from, change.contents, to);
+        copyPatched(from, change.contents, begin, to);
     }
 }
 

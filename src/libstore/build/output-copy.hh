@@ -1,8 +1,11 @@
 #pragma once
 
+#include <atomic>
+#include <exception>
 #include <functional>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "libstore/build/output-scan.hh"
@@ -31,6 +34,9 @@ class ReplacementFile : public Sink {
     bool cloneFrom(int fd);
     void write(std::string_view bytes) override; ///< behind what was written before
     void writeAt(std::string_view bytes, uint64_t offset);
+    /// Writes the first `size` bytes of another file to the same place; many of them in a thread of its own,
+    /// for which commit() waits. To be called once.
+    void copyFrom(int fd, uint64_t size);
     /// Another descriptor, to read it from its start.
     UniqueFd reopen() const;
     /// Makes it canonical and gives it the old file's name. `old` may be a descriptor of the old file: then
@@ -42,11 +48,18 @@ class ReplacementFile : public Sink {
     static std::string rootTemporary(const std::string &rootName);
 
   private:
+    void readOld(int fd, uint64_t offset, char *buffer, size_t size) const;
+    void copyRange(int fd, uint64_t size);
+
     int dir_;
     std::string name_;
     bool executable_;
     std::string temporary_; ///< empty once committed
     UniqueFd fd_;
+
+    std::thread copier_;
+    std::atomic<bool> abandoned_ = false;
+    std::exception_ptr copyFailure_; ///< the thread's, to be looked at after it
 };
 
 /// Puts a canonical symlink in the place of one of an output; the tree follows. `dir` as for ReplacementFile.
@@ -73,6 +86,7 @@ struct NodePatches {
     uint32_t node;
     std::vector<Patch> contents, target, name; ///< each ascending and not overlapping
     bool everywhere = false;                   ///< look for `Rewrites` in the contents as well
+    bool isOnDisk = false;                     ///< the contents have changed already
 
     bool changesContents() const { return everywhere || !contents.empty(); }
 };
@@ -84,10 +98,14 @@ struct Rewrites {
     std::vector<std::string> replacements; ///< by number of the part; as long as the part
 };
 
+/// What was found in an object, and what it becomes.
+NodePatches changeOf(const TouchedNode &touched, const Rewrites &rewrites);
+
 /// A name or a target with its patches.
 std::string overlaid(std::string text, const std::vector<Patch> &patches);
 
-/// Hands on the contents of an open file, patched. Memory does not depend on the file's size.
-void readPatched(int from, const NodePatches &change, const Rewrites &rewrites, Sink &to);
+/// Hands on the contents of an open file, patched; from offset `begin`, before which no occurrence begins
+/// that ends behind it. Memory does not depend on the file's size.
+void readPatched(int from, const NodePatches &change, const Rewrites &rewrites, Sink &to, uint64_t begin = 0);
 
 } // namespace firn

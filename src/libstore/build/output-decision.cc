@@ -9,23 +9,11 @@ namespace firn {
 
 namespace {
 
-std::vector<Patch> patchesFor(const std::vector<PartHit> &hits, Patch::Place place,
-                              const Rewrites &rewrites) {
-    std::vector<Patch> patches;
-    patches.reserve(hits.size());
-    for (const PartHit &hit : hits) {
-        patches.push_back({place, hit.offset, rewrites.replacements[hit.part]});
-    }
-    return patches;
-}
-
 std::vector<NodePatches> changesFor(const ScanResult &scan, const Rewrites &rewrites) {
     std::vector<NodePatches> changes;
     changes.reserve(scan.touched.size());
     for (const TouchedNode &touched : scan.touched) {
-        changes.push_back({touched.node, patchesFor(touched.contents, Patch::Place::contents, rewrites),
-                           patchesFor(touched.target, Patch::Place::linkTarget, rewrites),
-                           patchesFor(touched.name, Patch::Place::entryName, rewrites), touched.everywhere});
+        changes.push_back(changeOf(touched, rewrites));
     }
     return changes;
 }
@@ -217,7 +205,30 @@ void prepareCheck(const RegistrationContext &context, const ScanTargets &targets
     }
 }
 
+void learnKnownPaths(const RegistrationContext &context, Decision &decision) {
+    for (const auto &[name, output] : context.request.outputs) {
+        if (output.finalPath) {
+            learn(decision, name, output, *output.finalPath);
+        }
+    }
+}
+
 } // namespace
+
+std::optional<Decision> decideBeforeScan(const RegistrationContext &context, const ScanTargets &targets) {
+    bool known = std::ranges::all_of(context.request.derivation->outputs, [&](const auto &output) {
+        auto found = context.request.outputs.find(output.first);
+        bool hasPath = found == context.request.outputs.end() || found->second.finalPath;
+        return hasPath && !pathFollowsFromContent(output.second);
+    });
+    if (!known || std::ranges::find(targets.rewritable, true) == targets.rewritable.end()) {
+        return std::nullopt;
+    }
+    Decision decision;
+    learnKnownPaths(context, decision);
+    decision.rewrites = rewritesFor(targets, decision.finalByScratch);
+    return decision;
+}
 
 StorePathSet finalReferences(const ScanTargets &targets, const Decision &decision, const ScanResult &scan) {
     StorePathSet references;
@@ -233,11 +244,7 @@ StorePathSet finalReferences(const ScanTargets &targets, const Decision &decisio
 Decision decideOutputs(const RegistrationContext &context, const ScanTargets &targets, OutputRepair &repair,
                        NewOutputs &outputs) {
     Decision decision;
-    for (const auto &[name, output] : context.request.outputs) {
-        if (output.finalPath) {
-            learn(decision, name, output, *output.finalPath);
-        }
-    }
+    learnKnownPaths(context, decision);
     // Each comes after those it refers to.
     for (const NewOutput &output : outputs) {
         std::optional<ContentAddressMethod> method = floatingMethod(output);

@@ -25,6 +25,10 @@ struct Decision {
 Decision decideOutputs(const RegistrationContext &context, const ScanTargets &targets, OutputRepair &repair,
                        NewOutputs &outputs);
 
+/// What will be decided, where it is known before anything is read: final paths do not depend on contents.
+/// None where nothing has to be rewritten, either.
+std::optional<Decision> decideBeforeScan(const RegistrationContext &context, const ScanTargets &targets);
+
 /// What an output that was scanned like this will refer to.
 StorePathSet finalReferences(const ScanTargets &targets, const Decision &decision, const ScanResult &scan);
 

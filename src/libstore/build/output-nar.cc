@@ -13,7 +13,7 @@
 namespace firn {
 
 void OutputNarWriter::writeFrom(int dir) {
-    block_ = std::make_unique_for_overwrite<char[]>(blockSize);
+    buffer_ = std::make_unique_for_overwrite<char[]>(headroom + blockSize);
     writer_.begin();
     walkOutput(dir, tree_, *this);
 }
@@ -82,16 +82,19 @@ void OutputNarWriter::passContents(int fd, uint32_t node) {
             throw Error(ErrorKind::failure, "'{}' changed its size while it was read",
                         escapeForDisplay(tree_.pathOf(node)));
         }
-        seeContents(node, {block_.get(), count});
-        writer_.contents({block_.get(), count});
         left -= count;
         ended = left == 0 && count < wanted;
+        passBlock(fd, node, {buffer_.get() + headroom, count}, ended);
     }
+}
+
+void OutputNarWriter::passBlock(int, uint32_t, std::span<char> block, bool) {
+    putContents({block.data(), block.size()});
 }
 
 size_t OutputNarWriter::readBlock(int fd, uint32_t node, size_t size) {
     for (;;) {
-        ssize_t count = read(fd, block_.get(), size);
+        ssize_t count = read(fd, buffer_.get() + headroom, size);
         if (count >= 0) {
             return static_cast<size_t>(count);
         }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -31,7 +32,10 @@ class OutputNarWriter : public OutputVisitor {
     virtual void seeTarget(uint32_t) {}
     /// The file to be read.
     virtual UniqueFd openContents(int dir, uint32_t node);
-    virtual void seeContents(uint32_t, std::string_view) {}
+    /// Passes what was read from `fd` on, changed or not; not more than came so far, and all of it at the
+    /// end. There is room for `headroom` bytes before the block.
+    virtual void passBlock(int fd, uint32_t node, std::span<char> block, bool isLast);
+    static constexpr size_t headroom = 4096;
     /// All contents were seen. Closes the file that openContents() gave.
     virtual void closeContents(int, uint32_t, UniqueFd) {}
     /// They will not be seen to their end. The file's directory is still open.
@@ -52,7 +56,7 @@ class OutputNarWriter : public OutputVisitor {
 
     static constexpr size_t blockSize = 256 * 1024;
     NarWriter writer_;
-    std::unique_ptr<char[]> block_;
+    std::unique_ptr<char[]> buffer_; ///< headroom and a block
 };
 
 } // namespace firn

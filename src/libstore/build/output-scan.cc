@@ -3,11 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "libstore/build/output-copy.hh"
-#include "libstore/build/output-nar.hh"
-#include "libstore/build/pipelined-sink.hh"
-#include "libutil/error.hh"
-#include "libutil/files.hh"
+#include "libstore/build/output-scanner.hh"
 
 namespace firn {
 
@@ -19,97 +15,48 @@ bool takeHit(const PartHit &hit, const std::vector<bool> &rewritable, uint64_t &
     return true;
 }
 
-namespace {
+// ---- ArchiveHashes
 
-/// The archive's hashes; given up once it is known that the archive will be another.
-class ArchiveHashes : public Sink {
-  public:
-    explicit ArchiveHashes(const std::optional<HashAlgorithm> &further) {
-        if (further) {
-            further_.emplace(*further);
-        }
+ArchiveHashes::ArchiveHashes(const std::optional<HashAlgorithm> &further) {
+    if (further) {
+        further_.emplace(*further);
     }
+}
 
-    void write(std::string_view bytes) override {
-        if (further_) {
-            further_->write(bytes);
-        }
-        if (!givenUp_) {
-            pipeline_.write(bytes);
-        }
+void ArchiveHashes::write(std::string_view bytes) {
+    if (further_) {
+        further_->write(bytes);
     }
-
-    void giveUp() { givenUp_ = true; }
-
-    void finish(ScanResult &result) {
-        if (!givenUp_) {
-            pipeline_.finish();
-            result.nar = HashAndSize{sha256_.current(), sha256_.byteCount()};
-        }
-        if (further_) {
-            result.archiveHash = further_->current();
-        }
+    if (!givenUp_) {
+        pipeline_.write(bytes);
     }
+}
 
-  private:
-    HashSink sha256_{HashAlgorithm::sha256};
-    PipelinedSink pipeline_{sha256_};
-    std::optional<HashSink> further_;
-    bool givenUp_ = false;
-};
-
-class OutputScanner : public OutputNarWriter {
-  public:
-    OutputScanner(const OutputTree &tree, const ScanOptions &options, ArchiveHashes &hashes)
-        : OutputNarWriter(tree, hashes),
-          options_(options),
-          hashes_(hashes),
-          scanner_(*options.parts, [this](const PartHit &hit) { noteContents(hit); }) {
-        result_.found.resize(options.parts->size());
-        result_.heads.resize(tree.nodes.size());
-        if (options.contentsHash) {
-            contentsHash_.emplace(*options.contentsHash);
-        }
+void ArchiveHashes::finish(ScanResult &result) {
+    if (!givenUp_) {
+        pipeline_.finish();
+        result.nar = HashAndSize{sha256_.current(), sha256_.byteCount()};
     }
+    if (further_) {
+        result.archiveHash = further_->current();
+    }
+}
 
-    ScanResult scan(int dir);
+// ---- OutputScanner
 
-    void leaveDirectory(int self, uint32_t node) override;
-
-  protected:
-    void seeName(uint32_t node) override;
-    void seeTarget(uint32_t node) override;
-    UniqueFd openContents(int dir, uint32_t node) override;
-    void seeContents(uint32_t node, std::string_view bytes) override;
-    void closeContents(int dir, uint32_t node, UniqueFd file) override;
-    void abandonContents() noexcept override { replacement_.reset(); }
-
-  private:
-    TouchedNode &touch(uint32_t node);
-    void noteContents(const PartHit &hit);
-    void noteHead(uint32_t node, std::string_view bytes);
-    std::vector<PartHit> findIn(const std::string &text);
-
-    const ScanOptions &options_;
-    ArchiveHashes &hashes_;
-    ScanResult result_;
-    std::optional<HashSink> contentsHash_;
-
-    ReferenceScanner scanner_;
-    uint32_t file_ = 0; ///< being scanned
-    FileHead head_;     ///< its first bytes, as far as they came
-    size_t headSize_ = 0;
-    bool untouched_ = false;  ///< no occurrence in it may be rewritten, so far
-    uint64_t takenUntil_ = 0; ///< end of the last occurrence in it that may be rewritten
-    size_t kept_ = 0;         ///< occurrences in all contents
-
-    UnlockedDirectories renewing_; ///< where files were put on new inodes
-    std::optional<ReplacementFile> replacement_;
-    bool copying_ = false; ///< what is read has to be written to the replacement
-};
+OutputScanner::OutputScanner(const OutputTree &tree, const ScanOptions &options, ArchiveHashes &hashes)
+    : OutputNarWriter(tree, hashes),
+      options_(options),
+      hashes_(hashes),
+      scanner_(*options.parts, [this](const PartHit &hit) { noteOccurrence(hit); }) {
+    result_.found.resize(options.parts->size());
+    result_.heads.resize(tree.nodes.size());
+    if (options.contentsHash) {
+        contentsHash_.emplace(*options.contentsHash);
+    }
+}
 
 TouchedNode &OutputScanner::touch(uint32_t node) {
-    hashes_.giveUp();
     if (result_.touched.empty() || result_.touched.back().node != node) {
         result_.touched.push_back({node, {}, {}, {}});
     }
@@ -132,24 +79,28 @@ std::vector<PartHit> OutputScanner::findIn(const std::string &text) {
 void OutputScanner::seeName(uint32_t node) {
     if (std::vector<PartHit> hits = findIn(tree_.nodes[node].name); !hits.empty()) {
         touch(node).name = std::move(hits);
+        hashes_.giveUp();
     }
 }
 
 void OutputScanner::seeTarget(uint32_t node) {
     if (std::vector<PartHit> hits = findIn(tree_.nodes[node].target); !hits.empty()) {
         touch(node).target = std::move(hits);
+        hashes_.giveUp();
     }
 }
 
-void OutputScanner::noteContents(const PartHit &hit) {
+void OutputScanner::noteOccurrence(const PartHit &hit) {
     result_.found[hit.part] = true;
     if (!takeHit(hit, options_.rewritable, takenUntil_)) {
         return;
     }
     TouchedNode &touched = touch(file_);
-    if (std::exchange(untouched_, false) && options_.onTouchedFile) {
-        options_.onTouchedFile(result_.heads[file_]);
+    if (std::exchange(untouched_, false)) {
+        uint64_t size = tree_.nodes[file_].size;
+        onTouched(touched, options_.onTouchedFile ? options_.onTouchedFile(result_.heads[file_], size) : 0);
     }
+    onOccurrence(hit);
     if (touched.everywhere) {
         return;
     }
@@ -161,6 +112,17 @@ void OutputScanner::noteContents(const PartHit &hit) {
     }
 }
 
+void OutputScanner::onTouched(TouchedNode &, uint64_t) {
+    hashes_.giveUp();
+}
+
+void OutputScanner::startReplacement(int dir, uint32_t node) {
+    if (node != 0) {
+        renewing_.unlock(dir, tree_.nodes[node].parent);
+    }
+    replacement_.emplace(dir, tree_, node);
+}
+
 UniqueFd OutputScanner::openContents(int dir, uint32_t node) {
     scanner_.begin();
     file_ = node;
@@ -168,14 +130,10 @@ UniqueFd OutputScanner::openContents(int dir, uint32_t node) {
     untouched_ = true;
     takenUntil_ = 0;
     UniqueFd fd = OutputNarWriter::openContents(dir, node);
-    const OutputNode &file = tree_.nodes[node];
-    if (!options_.renewFiles && !file.linkedOutside) {
+    if (!isToBeRenewed(node)) {
         return fd;
     }
-    if (node != 0) {
-        renewing_.unlock(dir, file.parent);
-    }
-    replacement_.emplace(dir, tree_, node);
+    startReplacement(dir, node);
     copying_ = !replacement_->cloneFrom(fd.get());
     return copying_ ? std::move(fd) : replacement_->reopen();
 }
@@ -189,22 +147,28 @@ void OutputScanner::noteHead(uint32_t node, std::string_view bytes) {
     }
 }
 
-void OutputScanner::seeContents(uint32_t node, std::string_view bytes) {
+void OutputScanner::see(uint32_t node, std::string_view block) {
     if (headSize_ < head_.size()) {
-        noteHead(node, bytes);
+        noteHead(node, block);
     }
-    scanner_.write(bytes);
+    scanner_.write(block);
     if (contentsHash_) {
-        contentsHash_->write(bytes);
+        contentsHash_->write(block);
     }
+}
+
+void OutputScanner::passBlock(int, uint32_t node, std::span<char> block, bool) {
+    std::string_view bytes(block.data(), block.size());
+    see(node, bytes);
     if (replacement_ && copying_) {
         replacement_->write(bytes);
     }
+    putContents(bytes);
 }
 
 void OutputScanner::closeContents(int, uint32_t, UniqueFd file) {
     if (replacement_) {
-        replacement_->commit(copying_ ? std::move(file) : UniqueFd());
+        replacement_->commit(std::move(file));
         replacement_.reset();
     }
 }
@@ -223,11 +187,10 @@ ScanResult OutputScanner::scan(int dir) {
     return std::move(result_);
 }
 
-} // namespace
-
 ScanResult scanOutput(int dir, const OutputTree &tree, const ScanOptions &options) {
     ArchiveHashes hashes(options.archiveHash);
-    return OutputScanner(tree, options, hashes).scan(dir);
+    return options.rewrites ? RewritingScanner(tree, options, hashes).scan(dir)
+                            : OutputScanner(tree, options, hashes).scan(dir);
 }
 
 } // namespace firn

@@ -89,7 +89,7 @@ void PatchedNarWriter::passPatched(int fd, const NodePatches &change, Sink &arch
 
 void PatchedNarWriter::passContents(int fd, uint32_t node) {
     const NodePatches *change = changeOf(node);
-    if (change == nullptr) {
+    if (change == nullptr || change->isOnDisk) {
         OutputNarWriter::passContents(fd, node);
         return;
     }

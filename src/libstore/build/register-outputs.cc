@@ -87,19 +87,16 @@ NewOutputs collect(const Context &context, const Infos &alreadyValid) {
 
 // ---- scan
 
-bool pathPromisesContent(const NewOutput &output) {
-    return !std::holds_alternative<InputAddressedOutput>(*output.specification) &&
-           !std::holds_alternative<DeferredOutput>(*output.specification);
-}
-
 ScanOptions scanOptions(const Context &context, const ScanTargets &targets, OutputRepair &repair,
                         const NewOutput &output) {
     ScanOptions options;
     options.parts = &targets.parts;
     options.rewritable = targets.rewritable;
-    options.onTouchedFile = [&repair](const FileHead &head) { repair.foresee(head); };
-    options.renewFiles =
-        context.request.copyAllOutputs || (context.request.copyFixedOutputs && pathPromisesContent(output));
+    options.onTouchedFile = [&repair](const FileHead &head, uint64_t size) {
+        return repair.foresee(head, size);
+    };
+    options.renewFiles = context.request.copyAllOutputs ||
+                         (context.request.copyFixedOutputs && pathFollowsFromContent(*output.specification));
     if (const auto *fixed = std::get_if<FixedOutput>(output.specification)) {
         askForContentHash(options, {fixed->address.method, fixed->address.hash.algorithm()});
     } else if (auto method = floatingMethod(output)) {
@@ -109,9 +106,19 @@ ScanOptions scanOptions(const Context &context, const ScanTargets &targets, Outp
 }
 
 void scan(const Context &context, const ScanTargets &targets, OutputRepair &repair, NewOutputs &outputs) {
+    std::optional<Decision> known = decideBeforeScan(context, targets);
     for (NewOutput &output : outputs) {
-        output.scan = scanOutput(context.request.scratchDir, output.tree,
-                                 scanOptions(context, targets, repair, output));
+        ScanOptions options = scanOptions(context, targets, repair, output);
+        if (known) {
+            options.rewrites = &known->rewrites;
+            options.repairFile = [&](const NodePatches &change, int file) {
+                std::vector<NodePatches> changes{change};
+                return repair.repairFile({output.name, context.request.scratchDir, output.tree, changes,
+                                          known->rewrites, known->finalByScratch},
+                                         file);
+            };
+        }
+        output.scan = scanOutput(context.request.scratchDir, output.tree, options);
     }
 }
 
@@ -187,12 +194,33 @@ void requireAddressStays(const Context &context, const Decision &decision, const
     }
 }
 
+/// What is on disk already cannot be patched any more.
+void requireRepairsOnDisk(const NewOutput &output, const std::vector<FilePatches> &repairs) {
+    std::map<std::string, const std::vector<Patch> *> wanted;
+    for (const FilePatches &file : repairs) {
+        wanted.emplace(file.path, &file.patches);
+    }
+    for (const TouchedNode &touched : output.scan.touched) {
+        if (!touched.isRewritten) {
+            continue;
+        }
+        std::string path = output.tree.pathOf(touched.node);
+        auto found = wanted.find(path);
+        if (found == wanted.end() ? !touched.repairs.empty() : *found->second != touched.repairs) {
+            throw Error(ErrorKind::bug,
+                        "output '{}': '{}' was rewritten with other patches than its repair wants",
+                        output.name, escapeForDisplay(path));
+        }
+    }
+}
+
 void fixupMachoPageHashes(const Context &context, const Decision &decision, OutputRepair &repair,
                           NewOutputs &outputs) {
     for (NewOutput &output : outputs) {
         if (!output.changes.empty()) {
             std::vector<FilePatches> repairs = repair.repair(rewriteOf(context, decision, output));
             requireAddressStays(context, decision, output, repairs);
+            requireRepairsOnDisk(output, repairs);
             mergeRepairs(output, output.changes, std::move(repairs));
         }
     }
@@ -202,7 +230,7 @@ void fixupMachoPageHashes(const Context &context, const Decision &decision, Outp
 
 void apply(const Context &context, const Rewrites &rewrites, NewOutputs &outputs) {
     for (NewOutput &output : outputs) {
-        // An output in which nothing was touched is as it was when it was scanned.
+        // An output in which nothing is left to be changed is as it was when it was scanned.
         output.nar = output.scan.nar
                          ? *output.scan.nar
                          : applyPatches(context.request.scratchDir, output.tree, output.changes, rewrites);
@@ -448,7 +476,7 @@ void removeScratch(const Context &context) {
 
 /// What the output will be, of which nothing is rewritten on disk yet.
 Hash narHashToBe(const Context &context, const Decision &decision, const NewOutput &output) {
-    if (output.changes.empty() && output.scan.nar) {
+    if (output.scan.nar) {
         return output.scan.nar->hash;
     }
     HashSink hash(HashAlgorithm::sha256);

@@ -88,15 +88,21 @@ struct AddressForms {
 class OutputRepair {
   public:
     virtual ~OutputRepair() = default;
-    /// The contents of a file that begins so are found to be touched, while the rest of the output is still
-    /// being read: something may be got ready for what will be asked.
-    virtual void foresee(const FileHead &) {}
+    /// The contents of a file of `size` bytes that begins so are found to be touched, while the rest of the
+    /// output is still being read: something may be got ready for what will be asked. Returns in how many of
+    /// its last bytes there will be more to patch, as far as can be told by this; 0: nowhere. Asked in vain
+    /// where nothing is rewritten before repair().
+    virtual uint64_t foresee(const FileHead &head, uint64_t size) = 0;
+    /// Where paths are known beforehand, for files of which foresee() said so, when they were read: what
+    /// repair() will answer for this one, which it is told of then as `isOnDisk`. `file` is open for reading
+    /// and as the builder left it; `output` has this one change.
+    virtual std::vector<Patch> repairFile(const OutputRewrite &output, int file) = 0;
     /// For an output whose address is to be computed, or that has such an address of Firn's own and is
     /// checked: `output` has the rewrites of the others' paths, and its own `scratchPath` as it is. What
     /// repair() will answer for it later makes the final forms of the files that have a normal form.
     virtual AddressForms formsForAddress(const OutputRewrite &output, const StorePath &scratchPath);
-    /// The files on disk are still as the builder left them. May answer with further patches (page hashes) of
-    /// the contents of files whose contents are touched.
+    /// The files on disk are still as the builder left them, but for those that are patched on disk already.
+    /// May answer with further patches (page hashes) of the contents of files whose contents are touched.
     virtual std::vector<FilePatches> repair(const OutputRewrite &output) = 0;
     /// All patches are on disk. Throws where they are not what they should be.
     virtual void verify(const OutputRewrite &output) = 0;

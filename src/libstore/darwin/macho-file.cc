@@ -327,8 +327,12 @@ MachoFile readThin(const MachoBytes &file, const ImageKind &kind) {
 } // namespace
 
 bool canBeMacho(std::string_view firstBytes) {
+    return canBeUniversal(firstBytes) || imageKind(magicOf(firstBytes)).has_value();
+}
+
+bool canBeUniversal(std::string_view firstBytes) {
     uint32_t magic = magicOf(firstBytes);
-    return magic == magicFat || magic == magicFat64 || imageKind(magic).has_value();
+    return magic == magicFat || magic == magicFat64;
 }
 
 MachoFile readMachoFile(const MachoBytes &file) {

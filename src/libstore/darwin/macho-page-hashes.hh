@@ -53,6 +53,9 @@ struct BytePatch {
 /// Whether a file can be Mach-O, by its first four bytes (fewer: no). A Java class file can, too.
 bool canBeMacho(std::string_view firstBytes);
 
+/// Whether it can be a universal one, likewise.
+bool canBeUniversal(std::string_view firstBytes);
+
 /// What was found at one place of a file.
 struct MachoFinding {
     enum class Kind : uint8_t {
