@@ -24,12 +24,16 @@ MARK = b"|firn:content-addressed-macho:1"
 pytestmark = pytest.mark.firn_only("stock Nix registers it with a wrong signature")
 
 
+SANDBOXES = pytest.mark.parametrize("ca", ["true", "false"], ids=["sandboxed", "unsandboxed"], indirect=True)
+
+
 @pytest.fixture
-def ca(world):
+def ca(world, request):
     features = "nix-command ca-derivations impure-derivations"
     world.conf["experimental-features"] = features
     world.client_conf["experimental-features"] = features
-    world.conf["sandbox"] = "false"  # the builder needs the system's Python
+    world.conf["sandbox"] = getattr(request, "param", "false")
+    world.conf["sandbox-paths"] = worlds.HOST_TOOLS  # the builder is the system's Python
     shutil.copy(worlds.HERE / "synthetic_macho.py", world.src)
     return world
 
@@ -84,6 +88,7 @@ def require_own_address(world, path, refers_to=(), files=("bin/prog",)):
 
 
 @pytest.mark.every_client
+@SANDBOXES
 @pytest.mark.parametrize("uuid", ["", "uuid=content"])
 def test_a_program_that_names_its_own_path_gets_it_and_stays_valid(ca, uuid):
     expression = made("prog", [f"$out/bin/prog {uuid} $out/share"])
@@ -97,6 +102,7 @@ def test_a_program_that_names_its_own_path_gets_it_and_stays_valid(ca, uuid):
 
 
 @pytest.mark.every_client
+@SANDBOXES
 def test_the_same_content_gets_the_same_path_from_every_derivation(ca):
     what = ["$out/bin/prog uuid=content $out/share", "$out/bin/other uuid=content architecture=x86_64 $out/share"]
     first, second = (ca.output(made("prog", what, f'{{ marker = "{marker}"; }}')) for marker in ("1", "2"))
@@ -240,6 +246,7 @@ def import_into_another(world, path, *options):
 
 
 @pytest.mark.every_client
+@SANDBOXES
 def test_stock_nix_takes_it_with_a_signature_it_trusts_only(ca, keys):
     secret, public = keys
     expression = made("prog", ["$out/bin/prog uuid=content $out/share"])
@@ -344,6 +351,8 @@ def test_a_signature_is_of_the_whole_file(ca, keys):
 
 # --- repair
 
+@pytest.mark.every_client
+@SANDBOXES
 def test_a_repair_puts_the_same_program_back(ca):
     expression = made("prog", ["$out/bin/prog uuid=content $out/share"])
     path = ca.output(expression)
@@ -439,8 +448,19 @@ def test_a_repair_of_a_path_by_nix_s_own_rule_says_so_where_other_outputs_are_na
     assert (path / "bin" / file).read_bytes() == wrong
 
 
-def test_a_check_finds_what_is_not_reproducible(ca):
-    random = "x$(od -An -N4 -tx1 /dev/urandom | tr -d ' ')"
-    expression = made("prog", [f"$out/bin/prog uuid=content $out/{random}"])
-    ca.output(expression)
-    ca.build(expression, "--check").fails().says("bin/prog")
+# --- checks
+
+@pytest.mark.every_client
+@SANDBOXES
+def test_a_check_tells_what_repeats_from_what_does_not(ca):
+    line = "$out/bin/prog uuid=content $out/{}"
+    good, bad = made("good", [line.format("share")]), made("bad", [line.format("x$(od -An -N4 -tx1 /dev/urandom | tr -d ' ')")])
+    ca.output(good)
+    for check in (lambda expression: ca.build(expression, "--check"),
+                  lambda expression: ca.run("nix", "build", "--no-link", "--rebuild", "-f", ca.nix(expression))):
+        assert "differs" not in check(good).ok().err
+    path = ca.output(bad)
+    for check in (lambda expression: ca.build(expression, "--check"),
+                  lambda expression: ca.run("nix", "build", "--no-link", "--rebuild", "-f", ca.nix(expression))):
+        check(bad).fails().says(f"may not be deterministic: output '{path}' differs", "bin/prog: contents of a Mach-O differ")
+    require_own_address(ca, path)

@@ -21,6 +21,8 @@ import machine
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Sandbox paths that show a builder the host's programs, Python and bash among them.
+HOST_TOOLS = "/usr=/usr /lib=/lib /lib64=/lib64? /bin=/bin /etc/alternatives=/etc/alternatives?"
 
 
 class Client:
