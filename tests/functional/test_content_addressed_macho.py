@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import protocol
@@ -347,6 +348,94 @@ def test_a_signature_is_of_the_whole_file(ca, keys):
     refused(ca, path, nar.replace(file, bytes(changed)), signatures=signatures)
     offer(ca, path, nar, signatures=signatures)
     assert ca.is_valid(path)
+
+
+# --- from one Firn to another, by stock clients
+
+def become_another(world):
+    """An empty store of the same name in the place of this one, and a client that it does not trust."""
+    world.stop()
+    for folder in (world.store, world.state):
+        subprocess.run(["chmod", "-R", "u+w", folder], check=True)
+        shutil.rmtree(folder)
+    world.state.mkdir()
+    world.conf["trusted-users"] = "nobody-here"
+    with protocol.Connection(world, 0x123) as connection:
+        assert connection.trusted is False
+
+
+def by_export(world, path):
+    """What gives the path to the store that is there then, after a change of its archive."""
+    exported = world.run_bytes("nix-store", "--export", path)
+
+    def give(old=b"", new=b""):
+        return world.run("nix-store", "--import", input=exported.replace(old, new))
+    return give
+
+
+def by_copy(world, path):
+    """Through a binary cache, of which whoever has it may change everything."""
+    cache = world.root / "cache"
+    world.run("nix", "copy", "--to", f"file://{cache}?compression=none", path).ok()
+    index = cache / f"{path.name[:32]}.narinfo"
+    text = index.read_text()
+    archive = cache / re.search("^URL: (.*)$", text, re.M)[1]
+    nar = archive.read_bytes()
+    assert not re.search("^(CA|Sig): ", text, re.M)
+
+    def give(old=b"", new=b""):
+        changed = nar.replace(old, new)
+        archive.write_bytes(changed)
+        digest = base32(hashlib.sha256(changed).digest())
+        index.write_text(re.sub("^(NarHash|FileHash): .*$", rf"\1: sha256:{digest}", text, flags=re.M))
+        home = world.root / f"home-{digest}"  # a client remembers what a cache had
+        home.mkdir()
+        return world.run("nix", "copy", "--from", f"file://{cache}", path, env={"HOME": str(home)})
+    return give
+
+
+WAYS = pytest.mark.parametrize("way", [by_export, by_copy])
+
+
+@pytest.mark.every_client
+@SANDBOXES
+@WAYS
+def test_another_firn_takes_it_from_anybody_without_a_signature(ca, way):
+    path = ca.output(made("prog", ["$out/bin/prog uuid=content $out/share"]))
+    file = (path / "bin/prog").read_bytes()
+    give = way(ca, path)
+    become_another(ca)
+    assert not path.exists()
+    give().ok()
+    assert (path / "bin/prog").read_bytes() == file
+    require_own_address(ca, path)
+
+
+@pytest.mark.every_client
+@WAYS
+@pytest.mark.parametrize("place", [uuid_place, slot_place])
+def test_another_firn_refuses_a_changed_uuid_or_slot(ca, way, place):
+    path = ca.output(made("prog", ["$out/bin/prog uuid=content $out/share"]))
+    file = (path / "bin/prog").read_bytes()
+    give = way(ca, path)
+    become_another(ca)
+    changed = bytearray(file)
+    changed[place(file)] ^= 1
+    give(file, bytes(changed)).fails().says(f"cannot add path '{path}'", "lacks a")
+    assert not ca.is_valid(path) and not path.exists()
+    give().ok()
+    assert ca.is_valid(path)
+
+
+@pytest.mark.every_client
+@WAYS
+def test_another_firn_refuses_what_has_no_address_at_all(ca, way):
+    """So it is the address by which it takes the others."""
+    path = ca.output('sh "plain" "echo $out > $out" {}')
+    give = way(ca, path)
+    become_another(ca)
+    give().fails().says("lacks a")
+    assert not ca.is_valid(path)
 
 
 # --- repair
