@@ -316,14 +316,13 @@ def test_other_outputs_may_not_download(world, server):
     assert server.times("/data") == 0
 
 
-@pytest.mark.needs_client("2.30")
+@pytest.mark.every_client
 def test_an_impure_derivation_may_download(confined, server):
     features = "nix-command ca-derivations impure-derivations"
     confined.conf["experimental-features"] = confined.client_conf["experimental-features"] = features
     expression = f"""derivation {{ name = "i"; system = "builtin"; builder = "builtin:fetchurl"; url = "{server.serve("/data")}";
       __impure = true; outputHashMode = "flat"; outputHashAlgo = "sha256"; }}"""
-    result = confined.run("nix", "build", "--no-link", "--print-out-paths", "-f", confined.nix(expression)).ok()
-    assert Path(result.path).read_bytes() == DATA
+    assert confined.new_output(expression).read_bytes() == DATA
 
 
 def test_attributes_are_no_environment(confined, server):

@@ -182,10 +182,9 @@ def test_a_program_that_names_its_path_more_often_than_is_kept(ca):
     ca.build(expression, "--check").ok()
 
 
-@pytest.mark.needs_client("2.30")
+@pytest.mark.every_client
 def test_an_impure_output_has_such_an_address_too(ca):
-    file = ca.nix(made("prog", ["$out/bin/prog uuid=content $out/share"]).replace(CA, IMPURE))
-    path = Path(ca.run("nix", "build", "--no-link", "--print-out-paths", "-f", file).ok().path)
+    path = ca.new_output(made("prog", ["$out/bin/prog uuid=content $out/share"]).replace(CA, IMPURE))
     require_own_address(ca, path)
 
 

@@ -304,6 +304,12 @@ class World:
         """The one output path of a build that succeeds."""
         return Path(self.build(expression, *args, **options).ok().path)
 
+    def new_output(self, expression, *args, **options):
+        """The same of `nix build`. (Of an impure derivation nix-build 2.8 does not know what was built, and dies of that.)"""
+        built, = self.run("nix", "build", "--no-link", "--json", "-f", self.nix(expression), *args, **options).ok().json
+        path, = built["outputs"].values()
+        return Path(path)
+
     def text(self, expression, *args, **options):
         """The contents of the one file that a build makes."""
         return self.output(expression, *args, **options).read_text()
