@@ -310,6 +310,14 @@ class World:
         path, = built["outputs"].values()
         return Path(path)
 
+    def repairs(self, expression, attribute=None):
+        """The client's commands that repair what the expression makes; `nix build` learnt it after 2.8."""
+        file = self.nix(expression)
+        commands = [["nix-build", "--no-out-link", file, "--repair"] + (["-A", attribute] if attribute else [])]
+        if self.client.number > (2, 8):
+            commands.append(["nix", "build", "--no-link", "-f", file, "--repair"] + ([attribute] if attribute else []))
+        return commands
+
     def text(self, expression, *args, **options):
         """The contents of the one file that a build makes."""
         return self.output(expression, *args, **options).read_text()
