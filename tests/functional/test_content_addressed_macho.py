@@ -197,10 +197,28 @@ def test_a_broken_seal_and_symbols_that_belong_to_no_program_are_named(ca):
     require_own_address(ca, Path(built.path), files=["X.app/Contents/MacOS/X", "X.app/Contents/MacOS/prog"])
 
 
-def test_a_file_without_a_normal_form_is_hashed_as_nix_does_it(ca):
+@pytest.mark.every_client
+@SANDBOXES
+@pytest.mark.parametrize("signature, why", [("malformed", "its slots reach beyond its end"),
+                                            ("limit-in-signature", "it covers a part of the signature itself")],
+                         ids=["malformed", "limit-in-signature"])
+def test_a_file_without_a_normal_form_is_hashed_as_nix_does_it(ca, signature, why):
     """And the log says why."""
-    built = ca.build(made("prog", ["$out/bin/prog signature=malformed $out/share"])).ok()
-    built.says("'bin/prog' of output 'out'", "as Nix does it", "no normal form, because", "its slots reach beyond its end")
+    built = ca.build(made("prog", [f"$out/bin/prog signature={signature} $out/share"])).ok()
+    built.says("'bin/prog' of output 'out'", "as Nix does it", "no normal form, because", why)
+    assert built.path == addressed_path(ca, built.path)
+    assert content_address(ca, built.path).startswith("fixed:r:sha256:")
+
+
+@pytest.mark.every_client
+@SANDBOXES
+def test_a_scattered_signature_is_not_renewed_and_its_file_hashed_as_nix_does_it(ca):
+    """It may be valid, so that the build fails unless a wrong one is wanted."""
+    expression = made("prog", ["$out/bin/prog signature=scattered $out/share"])
+    ca.build(expression).fails().says("as Nix does it", "no normal form, because", "it is scattered", "cannot stay valid", "macho-signatures = warn")
+    assert not [path for path in ca.valid_paths() if path.endswith("-prog")]
+    set_signatures(ca, "warn")
+    built = ca.build(expression).ok().says("'bin/prog' of output 'out'", "it is scattered")
     assert built.path == addressed_path(ca, built.path)
     assert content_address(ca, built.path).startswith("fixed:r:sha256:")
 
