@@ -4,6 +4,7 @@ What stock Nix makes of the same expressions is the measure: run the file with F
 stock-2.34 as well. The address of an output that names itself differs between those two; Firn follows the newer.
 """
 
+import ast
 import contextlib
 import fcntl
 import gzip
@@ -224,6 +225,70 @@ def test_a_vanished_input_is_built_again(ca):
     assert not ca.is_valid(a)
     assert ca.text(expression % "true") == "a\n"
     assert ca.is_valid(a)
+
+
+@pytest.mark.every_client
+@pytest.mark.firn_only("stock Nix says what the builder says")
+@pytest.mark.allow_left("verify", "store")
+@pytest.mark.parametrize("sandbox", ["true", "false"])
+@pytest.mark.parametrize("attrs", [CA, "{}"], ids=["floating", "input-addressed"])
+def test_an_input_that_is_valid_but_gone_from_disk_is_named(ca, sandbox, attrs):
+    ca.conf["sandbox"] = sandbox
+    expression = f'let a = sh "a" "echo a > $out" {attrs}; in sh "b" "cat ${{a}} > $out; %s" {attrs}'
+    ca.output(expression % ":")
+    a = next(path for path in ca.valid_paths() if path.endswith("-a"))
+    os.unlink(a)
+    ca.build(expression % "true").fails().says(f"its input '{a}' is valid in the store's database, but is not on disk")
+
+
+def resolved_derivation(world, name, path):
+    """The one that lies in the store with that path as a source."""
+    found = [drv for drv in world.valid_paths() if drv.endswith(f"-{name}.drv") and path in references(world, drv)]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.mark.every_client
+@pytest.mark.parametrize("attrs", [CA, "{}"], ids=["floating", "input-addressed"])
+def test_a_resolved_derivation_whose_input_was_deleted_cannot_be_built_and_says_so(ca, attrs):
+    """It knows no derivation that would make it again; the one that it was resolved from does."""
+    expression = f'let a = sh "a" "echo a > $out" {CA}; in sh "b" "cat ${{a}} > $out" {attrs}'
+    b = ca.output(expression)
+    a = next(path for path in ca.valid_paths() if path.endswith("-a"))
+    drv = resolved_derivation(ca, "b", a)
+    text, nar = Path(drv).read_text(), dump(ca, drv)
+    ca.run("nix-store", "--delete", b, drv, a).ok()
+    # Who has it elsewhere cannot bring it along without its source.
+    with protocol.Connection(ca) as connection, pytest.raises(protocol.DaemonError, match=re.escape(a)):
+        connection.add_nar(drv, nar, references=[a], ca=f"text:sha256:{hashlib.sha256(text.encode()).hexdigest()}")
+    with protocol.Connection(ca) as connection:
+        connection.request(protocol.BUILD_DERIVATION, basic_derivation(drv, text), protocol.number(0))
+        status, message = connection.number(), connection.text()
+    assert status not in (0, 1, 2) and f"'{a}'" in message, (status, message)
+    assert not ca.is_valid(b) and not ca.is_valid(a)
+    assert ca.output(expression) == b and ca.is_valid(a)
+
+
+def basic_derivation(drv, text):
+    """A resolved derivation as BuildDerivation takes it, from its text in the store."""
+    name, fields = text[:6], ast.literal_eval(text[6:])
+    assert name == "Derive"
+    outputs, inputs, sources, system, builder, args, env = fields
+    assert inputs == []
+    pieces = [protocol.text(drv), protocol.number(len(outputs))] + [protocol.text(part) for output in outputs for part in output]
+    pieces += [protocol.texts(sources), protocol.text(system), protocol.text(builder), protocol.texts(args), protocol.number(len(env))]
+    return b"".join(pieces + [protocol.text(part) for pair in env for part in pair])
+
+
+@pytest.mark.every_client
+@pytest.mark.parametrize("sandbox", ["true", "false"])
+def test_a_resolved_derivation_can_be_built_by_itself_while_its_input_is_there(ca, sandbox):
+    ca.conf["sandbox"] = sandbox
+    b = ca.output(f'let a = sh "a" "echo a > $out" {CA}; in sh "b" "cat ${{a}} > $out" {CA}')
+    a = next(path for path in ca.valid_paths() if path.endswith("-a"))
+    drv = resolved_derivation(ca, "b", a)
+    ca.run("nix-store", "--delete", b).ok()
+    assert ca.run("nix-store", "--realise", drv).ok().path == str(b) and b.read_text() == "a\n"
 
 
 def test_a_conflicting_realisation_is_refused(ca):
