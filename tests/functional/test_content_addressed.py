@@ -249,6 +249,7 @@ def resolved_derivation(world, name, path):
 
 
 @pytest.mark.every_client
+@pytest.mark.firn_only("stock Nix says that dependencies are missing, and not which")
 @pytest.mark.parametrize("attrs", [CA, "{}"], ids=["floating", "input-addressed"])
 def test_a_resolved_derivation_whose_input_was_deleted_cannot_be_built_and_says_so(ca, attrs):
     """It knows no derivation that would make it again; the one that it was resolved from does."""
