@@ -1,7 +1,7 @@
 """Small thin Mach-O programs with a code signature, made byte by byte: for derivations that make one
 (`python3 synthetic_macho.py FILE [option=value…] TEXT…`) and for looking at what became of it. 4 KiB pages, SHA-256.
 
-Options: signature=adhoc|cms|unknown (a hash type that nobody knows)|malformed, stale=N (a page whose hash is wrong from the
+Options: signature=adhoc|cms|unknown (a hash type that nobody knows)|malformed|scattered|limit-in-signature (what is hashed reaches into it), stale=N (a page whose hash is wrong from the
 start), times=N (each text that often), uuid=content (an LC_UUID that is computed from the rest, as linkers do), uuid=TEXT.
 """
 
@@ -12,7 +12,7 @@ import sys
 
 PAGE = 4096
 CPUS = {"arm64": 0x0100000C, "x86_64": 0x01000007}
-HASH_TYPES = {"adhoc": 2, "cms": 2, "unknown": 77, "malformed": 2}
+HASH_TYPES = {"unknown": 77}  # the others' is SHA-256
 
 
 def program(texts, signature="adhoc", stale=None, times=1, architecture="arm64", uuid=None):
@@ -37,12 +37,13 @@ def program(texts, signature="adhoc", stale=None, times=1, architecture="arm64",
     if uuid:
         header += struct.pack("<2I", 0x1B, 24) + hashlib.sha256(body if uuid == "content" else uuid.encode()).digest()[:16]
     code = (header + body).ljust(limit, b"\0")
+    end = limit + 16 if signature == "limit-in-signature" else limit
     slots = [hashlib.sha256(code[i * PAGE:(i + 1) * PAGE]).digest() for i in range(pages)]
     if stale is not None:
         slots[int(stale)] = b"wrong".ljust(32, b"!")
     count = pages + 1 if signature == "malformed" else pages
     directory = struct.pack(">9I4B4I4Q", 0xFADE0C02, directory_size, 0x20400, 0 if signature == "cms" else 2, slots_at, 88, 0,
-                            count, limit, 32, HASH_TYPES[signature], 0, 12, *[0] * 8)
+                            count, end, 32, HASH_TYPES.get(signature, 2), 0, 12, 0, 88 if signature == "scattered" else 0, *[0] * 6)
     directory += identifier + b"".join(slots)
     blobs = struct.pack(">III4I", 0xFADE0CC0, size, 2, 0, index, 0x10000, index + directory_size)
     return code + blobs + directory + wrapper

@@ -3,10 +3,12 @@ use them. The servers that they download from are the test's own."""
 
 import base64
 import contextlib
+import grp
 import hashlib
 import http.server
 import io
 import os
+import pwd
 import ssl
 import subprocess
 import tarfile
@@ -14,6 +16,8 @@ import threading
 from pathlib import Path
 
 import pytest
+
+import machine
 
 pytestmark = pytest.mark.stock_leaves("store")  # what a failed builtin builder made
 STOCK = os.environ.get("FIRN_TEST_DAEMON", "firn") != "firn"
@@ -316,14 +320,13 @@ def test_other_outputs_may_not_download(world, server):
     assert server.times("/data") == 0
 
 
-@pytest.mark.needs_client("2.30")
+@pytest.mark.every_client
 def test_an_impure_derivation_may_download(confined, server):
     features = "nix-command ca-derivations impure-derivations"
     confined.conf["experimental-features"] = confined.client_conf["experimental-features"] = features
     expression = f"""derivation {{ name = "i"; system = "builtin"; builder = "builtin:fetchurl"; url = "{server.serve("/data")}";
       __impure = true; outputHashMode = "flat"; outputHashAlgo = "sha256"; }}"""
-    result = confined.run("nix", "build", "--no-link", "--print-out-paths", "-f", confined.nix(expression)).ok()
-    assert Path(result.path).read_bytes() == DATA
+    assert confined.new_output(expression).read_bytes() == DATA
 
 
 def test_attributes_are_no_environment(confined, server):
@@ -710,24 +713,113 @@ def test_a_damaged_archive_is_refused(world, damage):
 # --- confinement
 
 
-@pytest.mark.firn_only("in stock Nix it is the daemon's own program")
-def test_a_sandboxed_builtin_runs_as_any_builder(world, server):
-    """Seen from outside while it waits for the server: another user namespace, no privileges, few files."""
-    seen = []
+class Seen:
+    """A builtin builder's process, from outside while it waits for something."""
 
-    def look(request):
-        for process in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if process.name.isdigit() and b"firn-builtin/firn-builtin" in (process / "cmdline").read_bytes():
-                    status = (process / "status").read_text()
-                    capabilities = [line for line in status.splitlines() if line.startswith(("CapEff", "Seccomp:"))]
-                    seen.append((capabilities, os.readlink(process / "ns/user") != os.readlink("/proc/self/ns/user"),
-                                 os.listdir(process / "root")))
-        answer(request, 200, DATA)
-    server.paths["/data"] = look
-    assert world.output(fetch(server.url("/data"))).read_bytes() == DATA
+    def __init__(self, process):
+        folder = Path(f"/proc/{process.pid}")
+        self.status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+        self.other_namespace = os.readlink(folder / "ns/user") != os.readlink("/proc/self/ns/user")
+        self.top = os.listdir(folder / "root")
+
+
+def look():
+    found = [process for process in machine.descendants() if any(part.endswith("/firn-builtin") for part in process.command)]
+    return [Seen(process) for process in found]
+
+
+def through_a_pipe(world, pipe, data, expression):
+    """Builds what reads from the pipe, and looks when that is opened: (what was seen, the output)."""
+    os.mkfifo(pipe)
+    client = world.popen(["nix-build", "--no-out-link", world.nix(expression)])
+    opened = []
+
+    def is_read():
+        with contextlib.suppress(OSError):  # nobody reads from it yet
+            opened.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        return opened or client.poll() is not None
+    machine.wait_until(is_read)
+    if not opened:
+        raise AssertionError(world.finish(client))
+    seen = look()
+    os.set_blocking(opened[0], True)
+    with open(opened[0], "wb") as file:
+        file.write(data)
+    out, err = world.finish(client)
+    assert client.returncode == 0, err
+    return seen, Path(out.decode().strip())
+
+
+def looked_at_fetchurl(world, gate):
+    seen = []
+    with Server() as server:
+        server.paths["/data"] = lambda request: (seen.extend(look()), answer(request, 200, DATA))
+        assert world.output(fetch(server.url("/data"))).read_bytes() == DATA
+    return seen
+
+
+def looked_at_buildenv(world, gate):
+    """While it waits for a client that does not read: it has more to say than lies between them."""
+    (gate / "package").mkdir()
+    (gate / "package/file").write_text("x")
+    for number in range(8000):
+        (gate / f"package/{number:0>200}").symlink_to("nowhere")
+    expression = f"""derivation {{ name = "env"; system = "builtin"; builder = "builtin:buildenv"; derivations = "true 5 1 {gate}/package";
+      manifest = builtins.toFile "manifest" "[]"; }}"""
+    client = world.popen(["nix-build", "--no-out-link", world.nix(expression)])
+    seen = machine.wait_until(look)
+    out, err = world.finish(client)
+    assert client.returncode == 0 and err.count(b"skipping dangling symlink") == 8000, err
+    assert os.readlink(Path(out.decode().strip()) / "file") == f"{gate}/package/file"
+    return seen
+
+
+def looked_at_unpack_channel(world, gate):
+    archive = tarball(world.src / "x.tar.xz", GOOD).read_bytes()
+    expression = f"""derivation {{ name = "channel"; system = "builtin"; builder = "builtin:unpack-channel"; channelName = "mine";
+      src = "{gate}/archive"; }}"""
+    seen, path = through_a_pipe(world, gate / "archive", archive, expression)
+    assert (path / "mine/default.nix").read_bytes() == GOOD[1][1]
+    return seen
+
+
+@pytest.fixture
+def gate(world):
+    """A folder that builds see as well."""
+    folder = world.root / "gate"
+    folder.mkdir()
+    world.conf["sandbox-paths"] += f" {folder}"
+    return folder
+
+
+BUILTINS = pytest.mark.parametrize("looked_at", [looked_at_fetchurl, looked_at_buildenv, looked_at_unpack_channel],
+                                   ids=["fetchurl", "buildenv", "unpack-channel"])
+
+
+@pytest.mark.firn_only("in stock Nix it is the daemon's own program")
+@BUILTINS
+def test_a_sandboxed_builtin_runs_as_any_builder(world, gate, looked_at):
+    """Another user namespace, no privileges, few files."""
+    seen = looked_at(world, gate)
     assert seen
-    for capabilities, other_namespace, top in seen:
-        assert any(line.split() == ["CapEff:", "0000000000000000"] for line in capabilities)
-        assert any(line.split() == ["Seccomp:", "2"] for line in capabilities)
-        assert other_namespace and "home" not in top and "usr" not in top
+    for process in seen:
+        assert process.status["CapEff"].strip() == "0000000000000000" and process.status["Seccomp"].strip() == "2"
+        assert process.status["NoNewPrivs"].strip() == "1"
+        assert process.other_namespace and "home" not in process.top and "usr" not in process.top
+
+
+@pytest.mark.root_only
+@pytest.mark.firn_only("in stock Nix it is the daemon's own program")
+@pytest.mark.parametrize("sandbox", ["true", "false"], ids=["sandboxed", "unsandboxed"])
+@BUILTINS
+def test_a_builtin_runs_as_a_build_user(world, gate, sandbox, looked_at):
+    world.conf["sandbox"] = sandbox
+    seen = looked_at(world, gate)
+    assert seen
+    group = grp.getgrnam("nixbld")
+    users = {pwd.getpwnam(name).pw_uid for name in group.gr_mem}
+    for process in seen:
+        uids, gids = (set(map(int, process.status[name].split())) for name in ("Uid", "Gid"))
+        assert len(uids) == 1 and uids <= users and gids == {group.gr_gid}
+        assert set(process.status["Groups"].split()) <= {str(group.gr_gid)}
+        assert process.status["CapEff"].strip() == process.status["CapPrm"].strip() == "0000000000000000"

@@ -4,6 +4,7 @@ What stock Nix makes of the same expressions is the measure: run the file with F
 stock-2.34 as well. The address of an output that names itself differs between those two; Firn follows the newer.
 """
 
+import ast
 import contextlib
 import fcntl
 import gzip
@@ -11,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import sqlite3
 from pathlib import Path
 
 import machine
@@ -225,13 +227,78 @@ def test_a_vanished_input_is_built_again(ca):
     assert ca.is_valid(a)
 
 
+@pytest.mark.every_client
+@pytest.mark.firn_only("stock Nix says what the builder says")
+@pytest.mark.allow_left("verify", "store")
+@pytest.mark.parametrize("sandbox", ["true", "false"])
+@pytest.mark.parametrize("attrs", [CA, "{}"], ids=["floating", "input-addressed"])
+def test_an_input_that_is_valid_but_gone_from_disk_is_named(ca, sandbox, attrs):
+    ca.conf["sandbox"] = sandbox
+    expression = f'let a = sh "a" "echo a > $out" {attrs}; in sh "b" "cat ${{a}} > $out; %s" {attrs}'
+    ca.output(expression % ":")
+    a = next(path for path in ca.valid_paths() if path.endswith("-a"))
+    os.unlink(a)
+    ca.build(expression % "true").fails().says(f"its input '{a}' is valid in the store's database, but is not on disk")
+
+
+def resolved_derivation(world, name, path):
+    """The one that lies in the store with that path as a source."""
+    found = [drv for drv in world.valid_paths() if drv.endswith(f"-{name}.drv") and path in references(world, drv)]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.mark.every_client
+@pytest.mark.firn_only("stock Nix says that dependencies are missing, and not which")
+@pytest.mark.parametrize("attrs", [CA, "{}"], ids=["floating", "input-addressed"])
+def test_a_resolved_derivation_whose_input_was_deleted_cannot_be_built_and_says_so(ca, attrs):
+    """It knows no derivation that would make it again; the one that it was resolved from does."""
+    expression = f'let a = sh "a" "echo a > $out" {CA}; in sh "b" "cat ${{a}} > $out" {attrs}'
+    b = ca.output(expression)
+    a = next(path for path in ca.valid_paths() if path.endswith("-a"))
+    drv = resolved_derivation(ca, "b", a)
+    text, nar = Path(drv).read_text(), dump(ca, drv)
+    ca.run("nix-store", "--delete", b, drv, a).ok()
+    # Who has it elsewhere cannot bring it along without its source.
+    with protocol.Connection(ca) as connection, pytest.raises(protocol.DaemonError, match=re.escape(a)):
+        connection.add_nar(drv, nar, references=[a], ca=f"text:sha256:{hashlib.sha256(text.encode()).hexdigest()}")
+    with protocol.Connection(ca) as connection:
+        connection.request(protocol.BUILD_DERIVATION, basic_derivation(drv, text), protocol.number(0))
+        status, message = connection.number(), connection.text()
+    assert status not in (0, 1, 2) and f"'{a}'" in message, (status, message)
+    assert not ca.is_valid(b) and not ca.is_valid(a)
+    assert ca.output(expression) == b and ca.is_valid(a)
+
+
+def basic_derivation(drv, text):
+    """A resolved derivation as BuildDerivation takes it, from its text in the store."""
+    name, fields = text[:6], ast.literal_eval(text[6:])
+    assert name == "Derive"
+    outputs, inputs, sources, system, builder, args, env = fields
+    assert inputs == []
+    pieces = [protocol.text(drv), protocol.number(len(outputs))] + [protocol.text(part) for output in outputs for part in output]
+    pieces += [protocol.texts(sources), protocol.text(system), protocol.text(builder), protocol.texts(args), protocol.number(len(env))]
+    return b"".join(pieces + [protocol.text(part) for pair in env for part in pair])
+
+
+@pytest.mark.every_client
+@pytest.mark.parametrize("sandbox", ["true", "false"])
+def test_a_resolved_derivation_can_be_built_by_itself_while_its_input_is_there(ca, sandbox):
+    ca.conf["sandbox"] = sandbox
+    b = ca.output(f'let a = sh "a" "echo a > $out" {CA}; in sh "b" "cat ${{a}} > $out" {CA}')
+    a = next(path for path in ca.valid_paths() if path.endswith("-a"))
+    drv = resolved_derivation(ca, "b", a)
+    ca.run("nix-store", "--delete", b).ok()
+    assert ca.run("nix-store", "--realise", drv).ok().path == str(b) and b.read_text() == "a\n"
+
+
 def test_a_conflicting_realisation_is_refused(ca):
     path = ca.output(f'sh "a" "echo a > $out" {CA}')
     other = ca.output(f'sh "a" "echo other > $out" {CA}')
     identity = next((drv, out) for drv, out, to in realisations(ca) if to == str(path))
     text = json.dumps({"id": f"{identity[0]}!{identity[1]}", "outPath": other.name, "signatures": [], "dependentRealisations": {}})
     with protocol.Connection(ca) as connection, pytest.raises(protocol.DaemonError):
-        connection.request(42, protocol.text(text))
+        connection.request(protocol.REGISTER_DRV_OUTPUT, protocol.text(text))
     assert (identity[0], identity[1], str(path)) in realisations(ca)
 
 
@@ -254,7 +321,7 @@ def test_a_realisation_that_became_known_during_the_build_counts_and_is_told_of(
     wait_for_file(marks / "begun")
     text = json.dumps({"id": f"{drv}!{output}", "outPath": other.name, "signatures": [], "dependentRealisations": {}})
     with protocol.Connection(ca) as connection:
-        connection.request(42, protocol.text(text))
+        connection.request(protocol.REGISTER_DRV_OUTPUT, protocol.text(text))
     (marks / "go").touch()
     out, err = ca.finish(client)
     assert client.returncode == 0, err
@@ -287,25 +354,24 @@ def test_a_path_in_a_compressed_file_is_not_seen(ca):
     assert references(ca, path) == set() and str(path) == addressed_path(ca, path)
 
 
-@pytest.mark.needs_client("2.30")
+@pytest.mark.every_client
 @pytest.mark.stock_leaves("store")
 def test_an_impure_derivation_is_always_built(ca):
     expression = f'sh "impure" "cat /proc/sys/kernel/random/uuid > $out" {IMPURE}'
     ca.conf["sandbox"] = "false"
-    outputs = {ca.run("nix", "build", "--no-link", "--print-out-paths", "-f", ca.nix(expression)).ok().path for _ in range(2)}
+    outputs = {str(ca.new_output(expression)) for _ in range(2)}
     assert len(outputs) == 2
     assert not [path for _, _, path in realisations(ca) if path in outputs]
     for path in outputs:
         assert path == addressed_path(ca, path)
 
 
-@pytest.mark.needs_client("2.30")
+@pytest.mark.every_client
 def test_impure_outputs_may_be_used_by_impure_and_fixed_derivations_only(ca):
     digest = hashlib.sha256(b"1\n").hexdigest()
     impure = f'i = sh "i" "echo 1 > $out" {IMPURE};'
     chain = f'let {impure} in sh "j" "cat ${{i}} > $out; echo 2 >> $out" {IMPURE}'
-    path = ca.run("nix", "build", "--no-link", "--print-out-paths", "-f", ca.nix(chain)).ok().path
-    assert Path(path).read_text() == "1\n2\n"
+    assert ca.new_output(chain).read_text() == "1\n2\n"
     fixed = f'let {impure} in fixed "f" "flat" "{digest}" "cat ${{i}} > $out" {{}}'
     assert ca.text(fixed) == "1\n"
     pure = f'let {impure} in sh "p" "cat ${{i}} > $out" {{}}'
@@ -414,6 +480,114 @@ def test_clients_are_told_of_realisations(ca):
     assert built[0]["outputs"]["out"] == path
     shown = ca.run("nix", "path-info", "--json", path).ok()
     assert "fixed:r:sha256:" in shown.out or "nar" in shown.out
+
+
+CHAIN = f"""let a = sh "a" "echo $out > $out" {CA}; b = sh "b" "echo ${{a}} > $out; echo $out > $dev" ({CA} // {{ outputs = [ "out" "dev" ]; }});
+      c = sh "c" "echo ${{b}} ${{b.dev}} > $out" {{}}; in [ a b b.dev c ]"""
+
+
+def answers(world, client):
+    """What a client is told of a, b, and b's dev, and what it finds built of the chain, without a build."""
+    file = world.nix(CHAIN)
+    told = [(one["id"], one["outPath"]) for one in world.run("nix", "realisation", "info", "--json", "-f", file, client=client).ok().json
+            if "id" in one]
+    built = world.run("nix-build", "--no-out-link", file, client=client).ok()
+    assert "building '" not in built.err and "will be built" not in built.err, built
+    again = world.run("nix", "build", "--no-link", "--print-out-paths", "-f", file, client=client) if client.number > (2, 8) else built
+    assert set(again.ok().lines) == set(built.lines) and "building '" not in again.err, again
+    drvs = [line.split("!")[0] for line in world.run("nix-instantiate", file, client=client).ok().lines]
+    realised = world.run("nix-store", "--realise", *sorted(set(drvs)), client=client).ok()
+    assert set(realised.lines) == set(built.lines)
+    return sorted(told), built.lines
+
+
+@pytest.mark.needs_client("2.30")
+@pytest.mark.parametrize("sandbox", ["true", "false"])
+@pytest.mark.parametrize("first", [0, -1], ids=["older-first", "newer-first"])
+def test_what_one_client_had_built_every_client_finds(ca, first, sandbox):
+    ca.conf["sandbox"] = sandbox
+    builder, other = ca.clients[first], ca.clients[-1 - first]
+    assert builder.version != other.version
+    built = ca.build(CHAIN, client=builder).ok()
+    assert built.err.count("building '") == 3
+    known = realisations(ca)
+    told, lines = answers(ca, other)
+    assert lines == built.lines
+    assert (told, lines) == answers(ca, builder)
+    assert {(identity, f"{ca.store}/{name}") for identity, name in told} <= {(f"{drv}!{output}", path) for drv, output, path in known}
+    assert {name for _, name in told} >= {os.path.basename(path) for path in lines[:3]}
+    assert realisations(ca) == known
+
+
+@pytest.mark.needs_client("2.30")
+@pytest.mark.firn_only("it is Firn's database that is worked on")
+def test_stock_clients_without_a_daemon_find_them_too(ca):
+    """The older one as well, which knows by a file of its own that the tables are there."""
+    lines = ca.build(CHAIN).ok().lines
+    assert (ca.state / "db/ca-schema").read_text().strip() == "3"
+    known = realisations(ca)
+    users, ca.conf["build-users-group"] = ca.conf["build-users-group"], ""
+    with protocol.Connection(ca) as connection:  # while the daemon has the database open
+        assert connection.is_valid(lines[0])
+        for client in ca.clients + ca.clients[:1]:
+            built = ca.direct("nix-build", "--no-out-link", ca.nix(CHAIN), client=client).ok()
+            assert built.lines == lines and "building '" not in built.err and "waiting" not in built.err, built
+            assert realisations(ca) == known
+    ca.stop()
+    # What a direct 2.8 builds is seen here.
+    more = 'sh "more" "echo more > $out" ' + CA
+    ca.conf["sandbox"] = "false"
+    path = ca.direct("nix-build", "--no-out-link", ca.nix(more)).ok().path
+    ca.conf["build-users-group"] = users
+    again = ca.build(more).ok()
+    assert again.path == path and "building '" not in again.err
+
+
+def tables_of_realisations(database):
+    """What the tables and indexes are, whatever the words that made them."""
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        ask = lambda text: sorted(connection.execute(text).fetchall(), key=repr)  # noqa: E731
+        found = {}
+        for (table,) in ask("select name from sqlite_master where type = 'table' and (name like 'Realisations%' or name = 'SchemaMigrations')"):
+            found[table] = ask(f"select name, lower(type), \"notnull\", dflt_value, pk from pragma_table_info('{table}')")
+            found[f"{table}: keys"] = ask(f'select "from", "table", "to", on_update, on_delete from pragma_foreign_key_list(\'{table}\')')
+            for index, *kind in ask(f'select name, "unique", origin, partial from pragma_index_list(\'{table}\')'):
+                found[index] = kind + connection.execute(f"select seqno, name from pragma_index_info('{index}')").fetchall()
+        found["migrations"] = ask("select migration from SchemaMigrations")
+        found["triggers"] = [(name, re.sub(r"\s+", " ", text.lower()).replace("if not exists ", "")) for name, text in
+                             ask("select name, sql from sqlite_master where type = 'trigger' and sql like '%Realisations%'")]
+        return found
+
+
+@pytest.mark.needs_client("2.30")
+@pytest.mark.firn_only("it is Firn's database that is looked at")
+def test_the_tables_are_those_of_the_newest_stock_nix(ca):
+    ca.output(f'sh "a" "echo a > $out" {CA}')
+    other = ca.root / "other"
+    other.mkdir()
+    ca.direct("nix-store", "--init", client=ca.client, env={"NIX_STATE_DIR": str(other)}).ok()
+    made = tables_of_realisations(ca.state / "db/db.sqlite")
+    assert {"Realisations", "RealisationsRefs", "IndexRealisations", "SchemaMigrations"} <= set(made)
+    assert made == tables_of_realisations(other / "db/db.sqlite")
+
+
+@pytest.mark.parametrize("version", [0x11B, 0x11E, 0x11F, 0x122])
+def test_a_realisation_is_told_in_the_form_of_the_client_s_protocol(ca, version):
+    """Before minor version 31 as a set of paths, then as a set of texts in JSON."""
+    path = ca.output(f'sh "a" "echo a > $out" {CA}')
+    (drv, output, _), = realisations(ca)
+    with protocol.Connection(ca, version) as connection:
+        connection.request(protocol.QUERY_REALISATION, protocol.text(f"{drv}!{output}"))
+        told, = connection.texts()
+        if version & 0xFF < 31:
+            assert told == str(path)
+        else:
+            told = json.loads(told)
+            assert (told["id"], told["outPath"]) == (f"{drv}!{output}", path.name)
+            assert told["signatures"] == [] and told["dependentRealisations"] == {}
+        connection.request(protocol.QUERY_REALISATION, protocol.text(f"sha256:{64 * '0'}!{output}"))
+        assert connection.texts() == []
+        assert connection.is_valid(str(path))
 
 
 @pytest.mark.every_client

@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import protocol
@@ -24,12 +25,16 @@ MARK = b"|firn:content-addressed-macho:1"
 pytestmark = pytest.mark.firn_only("stock Nix registers it with a wrong signature")
 
 
+SANDBOXES = pytest.mark.parametrize("ca", ["true", "false"], ids=["sandboxed", "unsandboxed"], indirect=True)
+
+
 @pytest.fixture
-def ca(world):
+def ca(world, request):
     features = "nix-command ca-derivations impure-derivations"
     world.conf["experimental-features"] = features
     world.client_conf["experimental-features"] = features
-    world.conf["sandbox"] = "false"  # the builder needs the system's Python
+    world.conf["sandbox"] = getattr(request, "param", "false")
+    world.conf["sandbox-paths"] = worlds.HOST_TOOLS  # the builder is the system's Python
     shutil.copy(worlds.HERE / "synthetic_macho.py", world.src)
     return world
 
@@ -84,6 +89,7 @@ def require_own_address(world, path, refers_to=(), files=("bin/prog",)):
 
 
 @pytest.mark.every_client
+@SANDBOXES
 @pytest.mark.parametrize("uuid", ["", "uuid=content"])
 def test_a_program_that_names_its_own_path_gets_it_and_stays_valid(ca, uuid):
     expression = made("prog", [f"$out/bin/prog {uuid} $out/share"])
@@ -97,6 +103,7 @@ def test_a_program_that_names_its_own_path_gets_it_and_stays_valid(ca, uuid):
 
 
 @pytest.mark.every_client
+@SANDBOXES
 def test_the_same_content_gets_the_same_path_from_every_derivation(ca):
     what = ["$out/bin/prog uuid=content $out/share", "$out/bin/other uuid=content architecture=x86_64 $out/share"]
     first, second = (ca.output(made("prog", what, f'{{ marker = "{marker}"; }}')) for marker in ("1", "2"))
@@ -175,10 +182,9 @@ def test_a_program_that_names_its_path_more_often_than_is_kept(ca):
     ca.build(expression, "--check").ok()
 
 
-@pytest.mark.needs_client("2.30")
+@pytest.mark.every_client
 def test_an_impure_output_has_such_an_address_too(ca):
-    file = ca.nix(made("prog", ["$out/bin/prog uuid=content $out/share"]).replace(CA, IMPURE))
-    path = Path(ca.run("nix", "build", "--no-link", "--print-out-paths", "-f", file).ok().path)
+    path = ca.new_output(made("prog", ["$out/bin/prog uuid=content $out/share"]).replace(CA, IMPURE))
     require_own_address(ca, path)
 
 
@@ -191,10 +197,28 @@ def test_a_broken_seal_and_symbols_that_belong_to_no_program_are_named(ca):
     require_own_address(ca, Path(built.path), files=["X.app/Contents/MacOS/X", "X.app/Contents/MacOS/prog"])
 
 
-def test_a_file_without_a_normal_form_is_hashed_as_nix_does_it(ca):
+@pytest.mark.every_client
+@SANDBOXES
+@pytest.mark.parametrize("signature, why", [("malformed", "its slots reach beyond its end"),
+                                            ("limit-in-signature", "it covers a part of the signature itself")],
+                         ids=["malformed", "limit-in-signature"])
+def test_a_file_without_a_normal_form_is_hashed_as_nix_does_it(ca, signature, why):
     """And the log says why."""
-    built = ca.build(made("prog", ["$out/bin/prog signature=malformed $out/share"])).ok()
-    built.says("'bin/prog' of output 'out'", "as Nix does it", "no normal form, because", "its slots reach beyond its end")
+    built = ca.build(made("prog", [f"$out/bin/prog signature={signature} $out/share"])).ok()
+    built.says("'bin/prog' of output 'out'", "as Nix does it", "no normal form, because", why)
+    assert built.path == addressed_path(ca, built.path)
+    assert content_address(ca, built.path).startswith("fixed:r:sha256:")
+
+
+@pytest.mark.every_client
+@SANDBOXES
+def test_a_scattered_signature_is_not_renewed_and_its_file_hashed_as_nix_does_it(ca):
+    """It may be valid, so that the build fails unless a wrong one is wanted."""
+    expression = made("prog", ["$out/bin/prog signature=scattered $out/share"])
+    ca.build(expression).fails().says("as Nix does it", "no normal form, because", "it is scattered", "cannot stay valid", "macho-signatures = warn")
+    assert not [path for path in ca.valid_paths() if path.endswith("-prog")]
+    set_signatures(ca, "warn")
+    built = ca.build(expression).ok().says("'bin/prog' of output 'out'", "it is scattered")
     assert built.path == addressed_path(ca, built.path)
     assert content_address(ca, built.path).startswith("fixed:r:sha256:")
 
@@ -240,6 +264,7 @@ def import_into_another(world, path, *options):
 
 
 @pytest.mark.every_client
+@SANDBOXES
 def test_stock_nix_takes_it_with_a_signature_it_trusts_only(ca, keys):
     secret, public = keys
     expression = made("prog", ["$out/bin/prog uuid=content $out/share"])
@@ -342,18 +367,107 @@ def test_a_signature_is_of_the_whole_file(ca, keys):
     assert ca.is_valid(path)
 
 
+# --- from one Firn to another, by stock clients
+
+def become_another(world):
+    """An empty store of the same name in the place of this one, and a client that it does not trust."""
+    world.stop()
+    for folder in (world.store, world.state):
+        subprocess.run(["chmod", "-R", "u+w", folder], check=True)
+        shutil.rmtree(folder)
+    world.state.mkdir()
+    world.conf["trusted-users"] = "nobody-here"
+    with protocol.Connection(world, 0x123) as connection:
+        assert connection.trusted is False
+
+
+def by_export(world, path):
+    """What gives the path to the store that is there then, after a change of its archive."""
+    exported = world.run_bytes("nix-store", "--export", path)
+
+    def give(old=b"", new=b""):
+        return world.run("nix-store", "--import", input=exported.replace(old, new))
+    return give
+
+
+def by_copy(world, path):
+    """Through a binary cache, of which whoever has it may change everything."""
+    cache = world.root / "cache"
+    world.run("nix", "copy", "--to", f"file://{cache}?compression=none", path).ok()
+    index = cache / f"{path.name[:32]}.narinfo"
+    text = index.read_text()
+    archive = cache / re.search("^URL: (.*)$", text, re.M)[1]
+    nar = archive.read_bytes()
+    assert not re.search("^(CA|Sig): ", text, re.M)
+
+    def give(old=b"", new=b""):
+        changed = nar.replace(old, new)
+        archive.write_bytes(changed)
+        digest = base32(hashlib.sha256(changed).digest())
+        index.write_text(re.sub("^(NarHash|FileHash): .*$", rf"\1: sha256:{digest}", text, flags=re.M))
+        home = world.root / f"home-{digest}"  # a client remembers what a cache had
+        home.mkdir()
+        return world.run("nix", "copy", "--from", f"file://{cache}", path, env={"HOME": str(home)})
+    return give
+
+
+WAYS = pytest.mark.parametrize("way", [by_export, by_copy])
+
+
+@pytest.mark.every_client
+@SANDBOXES
+@WAYS
+def test_another_firn_takes_it_from_anybody_without_a_signature(ca, way):
+    path = ca.output(made("prog", ["$out/bin/prog uuid=content $out/share"]))
+    file = (path / "bin/prog").read_bytes()
+    give = way(ca, path)
+    become_another(ca)
+    assert not path.exists()
+    give().ok()
+    assert (path / "bin/prog").read_bytes() == file
+    require_own_address(ca, path)
+
+
+@pytest.mark.every_client
+@WAYS
+@pytest.mark.parametrize("place", [uuid_place, slot_place])
+def test_another_firn_refuses_a_changed_uuid_or_slot(ca, way, place):
+    path = ca.output(made("prog", ["$out/bin/prog uuid=content $out/share"]))
+    file = (path / "bin/prog").read_bytes()
+    give = way(ca, path)
+    become_another(ca)
+    changed = bytearray(file)
+    changed[place(file)] ^= 1
+    give(file, bytes(changed)).fails().says(f"cannot add path '{path}'", "lacks a")
+    assert not ca.is_valid(path) and not path.exists()
+    give().ok()
+    assert ca.is_valid(path)
+
+
+@pytest.mark.every_client
+@WAYS
+def test_another_firn_refuses_what_has_no_address_at_all(ca, way):
+    """So it is the address by which it takes the others."""
+    path = ca.output('sh "plain" "echo $out > $out" {}')
+    give = way(ca, path)
+    become_another(ca)
+    give().fails().says("lacks a")
+    assert not ca.is_valid(path)
+
+
 # --- repair
 
+@pytest.mark.every_client
+@SANDBOXES
 def test_a_repair_puts_the_same_program_back(ca):
     expression = made("prog", ["$out/bin/prog uuid=content $out/share"])
     path = ca.output(expression)
     program = path / "bin/prog"
     good = program.read_bytes()
-    program.chmod(0o644)
-    program.write_bytes(good.replace(b"endend", b"dneend", 1))
-    program.chmod(0o555)
-    assert ca.build(expression, "--repair").ok().path == str(path)
-    assert program.read_bytes() == good
+    for command in ca.repairs(expression):
+        damage(program, good.replace(b"endend", b"dneend", 1))
+        ca.run(*command).ok()
+        assert program.read_bytes() == good
     require_own_address(ca, path)
 
 
@@ -439,8 +553,19 @@ def test_a_repair_of_a_path_by_nix_s_own_rule_says_so_where_other_outputs_are_na
     assert (path / "bin" / file).read_bytes() == wrong
 
 
-def test_a_check_finds_what_is_not_reproducible(ca):
-    random = "x$(od -An -N4 -tx1 /dev/urandom | tr -d ' ')"
-    expression = made("prog", [f"$out/bin/prog uuid=content $out/{random}"])
-    ca.output(expression)
-    ca.build(expression, "--check").fails().says("bin/prog")
+# --- checks
+
+@pytest.mark.every_client
+@SANDBOXES
+def test_a_check_tells_what_repeats_from_what_does_not(ca):
+    line = "$out/bin/prog uuid=content $out/{}"
+    good, bad = made("good", [line.format("share")]), made("bad", [line.format("x$(od -An -N4 -tx1 /dev/urandom | tr -d ' ')")])
+    ca.output(good)
+    for check in (lambda expression: ca.build(expression, "--check"),
+                  lambda expression: ca.run("nix", "build", "--no-link", "--rebuild", "-f", ca.nix(expression))):
+        assert "differs" not in check(good).ok().err
+    path = ca.output(bad)
+    for check in (lambda expression: ca.build(expression, "--check"),
+                  lambda expression: ca.run("nix", "build", "--no-link", "--rebuild", "-f", ca.nix(expression))):
+        check(bad).fails().says(f"may not be deterministic: output '{path}' differs", "bin/prog: contents of a Mach-O differ")
+    require_own_address(ca, path)

@@ -117,7 +117,7 @@ def test_the_daemons_files_are_the_builders_in_memory_too(world, noexec, sandbox
         result = world.build(f"sh \"files\" ''{script}'' {attributes}").fails()
         return sorted(set(re.findall(r"(\.attr\S* \d+ .*)$", result.err, re.M)))
     world.conf["sandbox"] = sandbox
-    world.conf["sandbox-paths"] = HOST_TOOLS.strip()
+    world.conf["sandbox-paths"] = HOST_TOOLS
     expected = owners()
     assert expected and all(re.search(r" 644 own writable$", line) for line in expected), expected
     world.stop()
@@ -292,7 +292,7 @@ def test_a_nested_user_namespace_loosens_nothing(world, noexec, sandbox):  # noq
     """It is made, has every capability over itself, and mounts of its own; of what it inherits nothing can be changed or taken away."""
     assert can_nest_namespaces(), "the tests' host forbids user namespaces"
     noexec.mount(shared=True)
-    world.conf |= {"sandbox": sandbox, "sandbox-paths": HOST_TOOLS.strip()}
+    world.conf |= {"sandbox": sandbox, "sandbox-paths": HOST_TOOLS}
     (world.src / "nested.py").write_text(NESTED)
     world.start()
     before = noexec.table()

@@ -189,19 +189,40 @@ def test_a_check_after_the_program_was_rewritten_agrees_with_it(unsandboxed, zig
     unsandboxed.build(expression, "-A", "all", "--check").ok()
 
 
+@pytest.mark.every_client
 @pytest.mark.stock_leaves("store")
 def test_a_damaged_program_is_right_again_after_its_repair(unsandboxed, zig_cache):
     expression = fish(unsandboxed, "lld", "arm64", zig_cache)
     _, program, _, _ = build_outputs(unsandboxed, expression)
     first = program.read_bytes()
-    program.parent.chmod(0o755)
-    program.chmod(0o755)
-    program.write_bytes(first[:20000] + b"damage" + first[20006:])
-    unsandboxed.build(expression, "-A", "all", "--repair").ok()
-    second = program.read_bytes()
-    assert bool(check.stale(check.check(second))) == STOCK
-    if not STOCK:
-        macho.same(second, first)
+    for command in unsandboxed.repairs(expression, "all"):
+        program.parent.chmod(0o755)
+        program.chmod(0o755)
+        program.write_bytes(first[:20000] + b"damage" + first[20006:])
+        unsandboxed.run(*command).ok()
+        second = program.read_bytes()
+        assert bool(check.stale(check.check(second))) == STOCK
+        if not STOCK:
+            macho.same(second, first)
+
+
+@pytest.mark.every_client
+def test_a_damaged_program_is_the_same_again_after_its_repair_in_a_sandbox(world):
+    """Nothing is rewritten there: the builder makes it at its path."""
+    world.conf["sandbox-paths"] = worlds.HOST_TOOLS
+    shutil.copy(worlds.HERE / "synthetic_macho.py", world.src)
+    expression = """sh "pair" "mkdir -p $out/bin; echo $doc > $doc; python3 ${./synthetic_macho.py} $out/bin/prog uuid=content $out/share $doc"
+        { outputs = [ "out" "doc" ]; }"""
+    out, doc = world.build(expression, "-A", "all").ok().lines
+    program = Path(out) / "bin/prog"
+    first = program.read_bytes()
+    assert not check.stale(check.check(first))
+    for command in world.repairs(expression, "all"):
+        program.chmod(0o644)
+        program.write_bytes(b"damage")
+        program.chmod(0o555)
+        world.run(*command).ok()
+        assert program.read_bytes() == first and Path(doc).read_text() == doc + "\n"
 
 
 def planted(world, files):

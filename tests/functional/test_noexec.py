@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.firn_only("stock Nix does not build under noexec")]
 
 OPTIONS = "noexec,nosuid,nodev"
 LONG = os.environ.get("FIRN_LONG") == "1"
-HOST_TOOLS = " /usr=/usr /lib=/lib /lib64=/lib64? /bin=/bin /etc/alternatives=/etc/alternatives?"
+HOST_TOOLS = worlds.HOST_TOOLS
 BUSYBOX = "/usr/bin/busybox" if os.path.exists("/usr/bin/busybox") else "/bin/busybox"
 RUN_COPY = "cat $(test -e /usr/bin/busybox && echo /usr/bin/busybox || echo /bin/sh) > busybox; chmod +x busybox; ./busybox echo"
 
@@ -182,7 +182,7 @@ def test_a_c_program_is_unpacked_configured_compiled_and_run(world, noexec, sand
     gate.mkdir()
     gate.chmod(0o777)
     world.conf["sandbox"] = "relaxed" if sandbox == "__noChroot" else sandbox
-    world.conf["sandbox-paths"] = f"{HOST_TOOLS.strip()} {gate}"
+    world.conf["sandbox-paths"] = f"{HOST_TOOLS} {gate}"
     if calls == "classic":
         world.daemon_env["FIRN_CLASSIC_MOUNTS"] = "1"
     world.start()
@@ -211,7 +211,7 @@ def test_where_the_stock_daemon_fails_firn_succeeds(world, noexec, sandbox, daem
     try:
         noexec.mount(OPTIONS + ",mode=755")
         world.daemon_env["TMPDIR"] = world.conf["build-dir"] = str(noexec.path)
-        world.conf |= {"sandbox": sandbox, "sandbox-paths": HOST_TOOLS.strip()}
+        world.conf |= {"sandbox": sandbox, "sandbox-paths": HOST_TOOLS}
         expression = unpack_configure_make(world)
         world.use_daemon(daemon)
         result = world.build(expression).fails()
@@ -734,7 +734,7 @@ def test_a_builder_in_its_own_user_namespace_changes_nothing_for_others(world, n
     noexec.mount(shared=True)
     world.conf["sandbox"] = sandbox
     world.conf["filter-syscalls"] = "false"
-    world.conf["sandbox-paths"] = f"{HOST_TOOLS.strip()} {holds.folder}"
+    world.conf["sandbox-paths"] = f"{HOST_TOOLS} {holds.folder}"
     world.start()
     before = noexec.table()
     script = """

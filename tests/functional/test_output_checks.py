@@ -2,7 +2,9 @@
 
 import pytest
 
-pytestmark = pytest.mark.stock_leaves("store")
+import world as worlds
+
+pytestmark = [pytest.mark.every_client, pytest.mark.stock_leaves("store")]
 
 FORBIDDEN = "is not allowed to refer to the following paths"
 
@@ -20,10 +22,14 @@ def structured(script, attrs, outputs='[ "out" ]'):
         {attrs} }}"""
 
 
+SANDBOXED = pytest.mark.parametrize("with_bash", ["true"], ids=["sandboxed"], indirect=True)
+
+
 @pytest.fixture
-def unsandboxed(world):
-    """Structured attributes want bash."""
-    world.conf["sandbox"] = "false"
+def with_bash(request, world):
+    """What structured attributes want."""
+    world.conf["sandbox"] = getattr(request, "param", "false")
+    world.conf["sandbox-paths"] = worlds.HOST_TOOLS
     return world
 
 
@@ -58,9 +64,34 @@ def test_lists_hold_for_every_output(world, case):
     world.build(plain(script, right.replace("SELF", ""))).ok()
 
 
+FLOATING = '__contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256";'
+
+
+@pytest.mark.firn_only("stock Nix has such an output registered before it refuses it")
+@pytest.mark.parametrize("form, with_bash", [("plain", "true"), ("structured", "false")], ids=["plain-sandboxed", "structured-unsandboxed"],
+                         indirect=["with_bash"])
 @pytest.mark.parametrize("case", CASES)
-def test_structured_lists_hold_for_their_output(unsandboxed, case):
-    world = unsandboxed
+def test_lists_hold_for_paths_that_follow_from_contents(with_bash, case, form):
+    """Inputs and outputs are built at other paths than those that the lists mean in the end."""
+    world = with_bash
+    world.conf["experimental-features"] = world.client_conf["experimental-features"] = "nix-command ca-derivations"
+    wrong, named, right = CASES[case]
+    if form == "plain":
+        script = "echo ${high} $out > $out"
+        make = lambda text: plain(script, text.replace("SELF", "") + FLOATING)  # noqa: E731
+    else:
+        script = "echo ${high} \\$out > \\$out"
+        make = lambda text: structured(script, f"outputChecks.out = {{ {text} }}; {FLOATING}".replace("SELF", '"out"'))  # noqa: E731
+    floating = lambda text: make(text).replace(INPUTS, INPUTS.replace("{}", f"{{ {FLOATING} }}"))  # noqa: E731
+    refused(world, floating(wrong), *[f"-{name}" for name in named])
+    path = world.output(floating(right))
+    assert str(path) in path.read_text() and "-high" in path.read_text()
+
+
+@SANDBOXED
+@pytest.mark.parametrize("case", CASES)
+def test_structured_lists_hold_for_their_output(with_bash, case):
+    world = with_bash
     wrong, named, right = CASES[case]
     script = "echo ${high} $out > $out; echo ${high} $doc > $doc"
     script = script.replace("$out", "\\$out").replace("$doc", "\\$doc")
@@ -75,9 +106,9 @@ def test_structured_lists_hold_for_their_output(unsandboxed, case):
     world.build(structured(script, checks(right), outputs)).ok()
 
 
-def test_requisites_count_the_output_itself_with_structured_attributes_alone(unsandboxed):
+def test_requisites_count_the_output_itself_with_structured_attributes_alone(with_bash):
     """As in every stock version."""
-    world = unsandboxed
+    world = with_bash
     world.build(plain("echo ${high} $out > $out", "allowedRequisites = [ high low ];")).ok()
     script = "echo ${high} \\$out > \\$out"
     world.build(structured(script, "outputChecks.out.allowedRequisites = [ high low ];")).fails().says(FORBIDDEN, "-checked")
@@ -91,8 +122,8 @@ def test_requisites_are_those_of_the_other_outputs_too(world):
     world.build(expression % 'allowedReferences = [ "doc" high ];').ok()
 
 
-def test_sizes_are_limited_per_output(unsandboxed):
-    world = unsandboxed
+def test_sizes_are_limited_per_output(with_bash):
+    world = with_bash
     script = "head -c 1000 /dev/zero > \\$out; head -c 5000 /dev/zero > \\$doc"
     build = lambda attrs: structured(script, attrs, '[ "out" "doc" ]')  # noqa: E731
     # 112 bytes of an archive are not contents.
@@ -101,8 +132,8 @@ def test_sizes_are_limited_per_output(unsandboxed):
     world.build(build("outputChecks.out.maxSize = 1112; outputChecks.doc.maxSize = 5112;")).ok()
 
 
-def test_closures_are_limited_with_all_they_contain(unsandboxed):
-    world = unsandboxed
+def test_closures_are_limited_with_all_they_contain(with_bash):
+    world = with_bash
     sizes = [int(world.run("nix-store", "-q", "--size", path_of(world, name)).ok().path) for name in ("low", "high")]
     script = "echo ${high} > \\$out"
     own = 112 + (len(path_of(world, "high")) + 1 + 7) // 8 * 8
@@ -118,8 +149,8 @@ def test_what_is_no_path_and_no_output_is_refused(world, attrs):
 
 
 @pytest.mark.firn_only("stock 2.8 does not know it; 2.34 does the same")
-def test_references_are_discarded_where_the_output_asks_for_it(unsandboxed):
-    world = unsandboxed
+def test_references_are_discarded_where_the_output_asks_for_it(with_bash):
+    world = with_bash
     script = "echo ${high} \\$out > \\$out; echo ${high} > \\$doc"
     out, doc = [path for path in world.build(f"""let d = {structured(script, "unsafeDiscardReferences.out = true;", '[ "out" "doc" ]')};
         in [ d.out d.doc ]""").ok().lines]
@@ -128,8 +159,8 @@ def test_references_are_discarded_where_the_output_asks_for_it(unsandboxed):
 
 
 @pytest.mark.firn_only("stock 2.8 does not know it; 2.34 does the same")
-def test_discarded_references_are_not_checked(unsandboxed):
-    world = unsandboxed
+def test_discarded_references_are_not_checked(with_bash):
+    world = with_bash
     script = "echo ${high} \\$out > \\$out"
     checks = "outputChecks.out = { allowedReferences = [ ]; disallowedRequisites = [ low ]; };"
     refused(world, structured(script, checks), "-high")
@@ -140,8 +171,8 @@ def test_discarded_references_are_not_checked(unsandboxed):
 @pytest.mark.parametrize("attrs, name", [("outputChecks.out.maxSize = -1;", "outputChecks.out.maxSize"),
                                          ('outputChecks.out.allowedReferences = "x";', "outputChecks.out.allowedReferences"),
                                          ('unsafeDiscardReferences.out = "yes";', "unsafeDiscardReferences.out")])
-def test_a_check_of_the_wrong_type_is_refused_by_name(unsandboxed, attrs, name):
-    unsandboxed.build(structured("echo > \\$out", attrs)).fails().says(name)
+def test_a_check_of_the_wrong_type_is_refused_by_name(with_bash, attrs, name):
+    with_bash.build(structured("echo > \\$out", attrs)).fails().says(name)
 
 
 @pytest.mark.firn_only("stock 2.8 leaves the output")

@@ -21,6 +21,8 @@ import machine
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Sandbox paths that show a builder the host's programs, Python and bash among them.
+HOST_TOOLS = "/usr=/usr /lib=/lib /lib64=/lib64? /bin=/bin /etc/alternatives=/etc/alternatives?"
 
 
 class Client:
@@ -301,6 +303,20 @@ class World:
     def output(self, expression, *args, **options):
         """The one output path of a build that succeeds."""
         return Path(self.build(expression, *args, **options).ok().path)
+
+    def new_output(self, expression, *args, **options):
+        """The same of `nix build`. (Of an impure derivation nix-build 2.8 does not know what was built, and dies of that.)"""
+        built, = self.run("nix", "build", "--no-link", "--json", "-f", self.nix(expression), *args, **options).ok().json
+        path, = built["outputs"].values()
+        return Path(path)
+
+    def repairs(self, expression, attribute=None):
+        """The client's commands that repair what the expression makes; `nix build` learnt it after 2.8."""
+        file = self.nix(expression)
+        commands = [["nix-build", "--no-out-link", file, "--repair"] + (["-A", attribute] if attribute else [])]
+        if self.client.number > (2, 8):
+            commands.append(["nix", "build", "--no-link", "-f", file, "--repair"] + ([attribute] if attribute else []))
+        return commands
 
     def text(self, expression, *args, **options):
         """The contents of the one file that a build makes."""

@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -130,6 +131,7 @@ struct DerivationBuilder::Impl {
     [[noreturn]] void failSetUp(const BuilderResult &ended);
     [[noreturn]] void fail(Status status, const std::string &reason);
     std::string explainLackOfSpace() const;
+    std::string explainMissingInput() const;
     RegistrationRequest registration() const;
     OutputCheckOptions checkOptions() const;
     template<typename Work>
@@ -455,9 +457,23 @@ std::string DerivationBuilder::Impl::explainLackOfSpace() const {
     return diskFull ? "\nnote: build failure may have been caused by lack of free disk space" : "";
 }
 
+/// Only where a build has failed: to look beforehand would cost every build a call for each input.
+std::string DerivationBuilder::Impl::explainMissingInput() const {
+    for (const StorePath &input : plan.inputClosure) {
+        struct stat st;
+        if (fstatat(store.storeFd(), input.baseName().c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0 &&
+            errno == ENOENT) {
+            return fmt::format("\nnote: its input '{}' is valid in the store's database, but is not on disk: "
+                               "somebody has removed it behind the store's back",
+                               store.dir().print(input));
+        }
+    }
+    return "";
+}
+
 void DerivationBuilder::Impl::fail(Status status, const std::string &reason) {
-    std::string lack = explainLackOfSpace();
-    // What depends on the network or on space may work another time.
+    std::string lack = explainLackOfSpace() + explainMissingInput();
+    // What depends on the network, on space or on what is missing may work another time.
     if (status == Status::permanentFailure && (!lack.empty() || plan.derivation.mayUseNetwork())) {
         status = Status::transientFailure;
     }
