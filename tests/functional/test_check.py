@@ -310,17 +310,6 @@ def test_a_registered_output_that_vanished_is_told_of(world):
     world.allow_left.add("verify")
 
 
-def test_a_fixed_output_is_checked(world):
-    noise = Noise(world, "false")
-    noise.set("data", "one")
-    digest = world.run("nix-hash", "--type", "sha256", "--base32", "--flat", noise.path / "data").ok().path
-    expression = f'fixed "fetched" "flat" "{digest}" "cat {noise.path}/data > $out" {{}}'
-    world.build(expression).ok()
-    world.build(expression, "--check").ok()
-    noise.set("data", "two")
-    world.build(expression, "--check").fails().says("hash mismatch in fixed-output derivation")
-
-
 def test_a_check_of_what_is_not_there_says_so(world):
     world.build(Noise(world, "true").shell("echo > $out"), "--check").fails().says("checking is not possible")
 

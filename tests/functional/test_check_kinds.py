@@ -1,0 +1,161 @@
+"""Checks of derivations of every kind: each is compared, told of, kept and given to the hook in the same way.
+
+Builders copy a file from outside of the store, "noise", and repeat as long as that stays the same.
+"""
+
+import base64
+import hashlib
+import json
+import os
+
+import protocol
+import pytest
+from test_check import SANDBOXES, Noise, report
+
+pytestmark = pytest.mark.firn_only("stock daemons name one output and no file")
+
+FEATURES = "nix-command ca-derivations impure-derivations"
+NEWER = " dynamic-derivations git-hashing"
+FLOATING = '__contentAddressed = true; outputHashAlgo = "sha256"; outputHashMode'
+FILE = "cp $noise/data $out; chmod 644 $out"
+TREE = "mkdir $out; cp $noise/data $out/file; chmod 644 $out/file"
+URL = "https://example.org/some"
+OUTPUT_REJECTED, NOT_DETERMINISTIC = 5, 12
+
+
+def sri(digest, algorithm="sha256"):
+    return f"{algorithm}-{base64.b64encode(digest).decode()}"
+
+
+class Kind:
+    """Where its file is in the output, and how a derivation of it is made of the attributes that every one has."""
+
+    def __init__(self, make, file="", script=FILE):
+        self.make, self.file, self.script = make, file, script
+
+    def expression(self, world, noise):
+        (noise.path / "script").write_text(self.script)
+        return self.make(self, world, f'noise = "{noise.path}"')
+
+    def hashes(self, world, data):
+        """What a fixed output with that data has: none of another kind."""
+        return None
+
+
+class Fixed(Kind):
+    def __init__(self, mode, digest, algorithm="sha256", **options):
+        super().__init__(self.make_fixed, **options)
+        self.mode, self.digest, self.algorithm = mode, digest, algorithm
+
+    def make_fixed(self, _, world, noise):
+        attributes = f'{noise}; url = "{URL}"; outputHashAlgo = "{self.algorithm}";'
+        return f'fixed "kind" "{self.mode}" "{self.digest(world, b"one").hex()}" ". $noise/script" {{ {attributes} }}'
+
+    def hashes(self, world, data):
+        return sri(self.digest(world, b"one"), self.algorithm), sri(self.digest(world, data), self.algorithm)
+
+
+def plain(attributes):
+    return lambda kind, world, noise: f'sh "kind" ". $noise/script" {{ {noise}; {attributes} }}'
+
+
+def flat_hash(world, data):
+    return hashlib.sha256(data).digest()
+
+
+KINDS = {
+    "fixed flat": Fixed("flat", flat_hash),
+}
+
+
+def prepared(world, kind, sandbox):
+    """The noise and a file with the expression."""
+    features = FEATURES + (NEWER if world.client.number >= (2, 30) else "")
+    world.conf["experimental-features"] = world.client_conf["experimental-features"] = features
+    world.verifier = world.client  # an older one cannot read every address
+    noise = Noise(world, sandbox)
+    noise.set("data", "one")
+    noise.set("hook", '#!/bin/sh\necho "hook: $# $(id -u) $1 $2 $3 $(test -d "$4" && echo folder)"\n')
+    world.conf |= {"diff-hook": noise.path / "hook", "run-diff-hook": "true"}
+    return noise, world.nix(kind.expression(world, noise))
+
+
+def only_report(world):
+    file, = world.logs.glob("drvs/*/*.check.json")
+    return json.loads(file.read_text())
+
+
+# --- what may not be an output is compared first
+
+
+def status_of_check(world, drv):
+    """What a newer client is told beside the message."""
+    with protocol.Connection(world) as connection:
+        connection.request(protocol.BUILD_PATHS_WITH_RESULTS, protocol.texts([f"{drv}!out"]), protocol.number(2))
+        assert connection.number() == 1
+        connection.text()
+        return connection.number()
+
+
+def test_a_fixed_output_with_another_hash_has_the_status_of_that(world):
+    noise, file = prepared(world, KINDS["fixed flat"], "true")
+    world.run("nix-build", "--no-out-link", file).ok()
+    noise.set("data", "two")
+    world.run("nix-build", "--no-out-link", file, "--check").fails().says(
+        "error: hash mismatch in fixed-output derivation '", "likely URL: ", "  contents differ (3 bytes, the first at offset 0)")
+    assert status_of_check(world, only_report(world)["derivation"]) == OUTPUT_REJECTED
+
+
+def test_a_fixed_output_that_becomes_executable_is_told_to(world):
+    noise, file = prepared(world, KINDS["fixed flat"], "true")
+    world.run("nix-build", "--no-out-link", file).ok()
+    noise.set("script", "cp $noise/data $out; chmod 755 $out")
+    world.run("nix-build", "--no-out-link", file, "--check").fails().says(
+        "should be a non-executable regular file", ": 1 with another mode\n", "  not executable, now it is\n")
+
+
+@SANDBOXES
+@pytest.mark.parametrize("fixed", [True, False])
+def test_references_that_are_not_allowed_are_told_beside_what_differs(world, sandbox, fixed):
+    noise = Noise(world, sandbox)
+    noise.set("data", "one")
+    a = 'a = sh "a" "echo > $out" {};'
+    attrs = "{ inherit a; disallowedReferences = [ a ]; }"
+    expression = f"let {a} in " + noise.shell("cat $noise/data > $out", attrs=attrs)
+    if fixed:
+        expression = expression.replace("disallowedReferences = [ a ]", f"""outputHashMode = "flat"; outputHash = "{sri(flat_hash(world, b'one'))}" """)
+    out = world.output(expression)
+    drv, = world.instantiate(expression)
+    noise.set("script", "echo $a > $out")
+    result = world.build(expression, "--check").fails().says(
+        f"derivation '{drv}' may not be deterministic: output '{out}' differs", "contents differ (", "the first at offset 0", "3 bytes long, now ",
+        "is not allowed to refer to ")
+    assert len(result.errors) == 1
+    found = report(world, drv)
+    assert found["deterministic"] is False and "is not allowed to refer to " in found["refused"]
+    assert status_of_check(world, drv) == (OUTPUT_REJECTED if fixed else NOT_DETERMINISTIC)
+
+
+def test_what_is_refused_but_repeats_is_told_to_be_refused(world):
+    """As what was imported may be, which nobody has held against the derivation."""
+    expression = """let a = sh "a" "echo > $out" {}; in sh "refers" "echo -n $a > $out" { inherit a; disallowedReferences = [ a ]; }"""
+    drv, = world.instantiate(expression)
+    out = world.run("nix-store", "--query", "--outputs", drv).ok().path
+    a = world.build('sh "a" "echo > $out" {}').ok().path
+    with protocol.Connection(world) as connection:
+        connection.add_nar(out, protocol.nar(protocol.regular(a.encode())), references=[a])
+    refused = f"output '{out}' is not allowed to refer to the following paths:"
+    result = world.build(expression, "--check", "-K").fails().says(refused)
+    assert "deterministic" not in result.err
+    found = report(world, drv)
+    assert found["deterministic"] is True and found["outputs"]["out"]["verdict"] == "same" and found["refused"].startswith(refused)
+    assert status_of_check(world, drv) == OUTPUT_REJECTED
+    # And damage is told as well.
+    path = world.store / os.path.basename(out)
+    path.chmod(0o644)
+    path.write_text("damage")
+    path.chmod(0o444)
+    result = world.build(expression, "--check", "-K").fails().says(
+        refused, "is damaged: what is in the store is not what was registered", "keeping build directory '")
+    assert status_of_check(world, drv) == OUTPUT_REJECTED
+    world.allow_left |= {"verify", "tmp"}
