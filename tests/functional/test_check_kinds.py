@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 
 import protocol
 import pytest
@@ -59,13 +60,46 @@ def plain(attributes):
     return lambda kind, world, noise: f'sh "kind" ". $noise/script" {{ {noise}; {attributes} }}'
 
 
+def on_top_of(input, use):
+    return lambda kind, world, noise: f'let {input} in sh "kind" ": {use}; . $noise/script" {{ {noise}; }}'
+
+
+def archive_hash(world, data):
+    """Stock Nix's, of a folder as TREE makes it."""
+    folder = world.root / f"hashed-{data.decode()}"
+    folder.mkdir(exist_ok=True)
+    (folder / "file").write_bytes(data)
+    return bytes.fromhex(world.direct("nix-hash", "--type", "sha256", folder).ok().path)
+
+
 def flat_hash(world, data):
     return hashlib.sha256(data).digest()
 
 
+def git_hash(world, data):
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).digest()
+
+
+MADE = """inner = sh "inner" "echo inner > $out" {};
+  making = sh "inner.drv" "cp $src $out" { src = builtins.unsafeDiscardOutputDependency inner.drvPath;
+    __contentAddressed = true; outputHashMode = "text"; outputHashAlgo = "sha256"; };"""
 KINDS = {
+    "input-addressed": Kind(plain(""), "file", TREE),
     "fixed flat": Fixed("flat", flat_hash),
+    "fixed recursive": Fixed("recursive", archive_hash, file="file", script=TREE),
+    "floating recursive": Kind(plain(f'{FLOATING} = "recursive";'), "file", TREE + "; ln -s $out/file $out/link"),
+    "floating flat": Kind(plain(f'{FLOATING} = "flat";')),
+    "deferred": Kind(on_top_of(f'a = sh "a" "echo a > $out" {{ {FLOATING} = "recursive"; }};', "${a}"), "file", TREE),
 }
+NEWER_KINDS = {
+    "fixed text": Fixed("text", flat_hash),
+    "fixed git": Fixed("git", git_hash, "sha1"),
+    "dynamic": Kind(on_top_of(MADE, '${builtins.outputOf making.outPath "out"}'), "file", TREE),
+}
+
+
+def of_every(kinds):
+    return pytest.mark.parametrize("kind", kinds.values(), ids=[name.replace(" ", "_") for name in kinds])
 
 
 def prepared(world, kind, sandbox):
@@ -83,6 +117,58 @@ def prepared(world, kind, sandbox):
 def only_report(world):
     file, = world.logs.glob("drvs/*/*.check.json")
     return json.loads(file.read_text())
+
+
+@pytest.mark.every_client
+@SANDBOXES
+@of_every(KINDS)
+def test_a_check_of_every_kind_tells_what_differs(world, kind, sandbox):
+    expect_a_check_that_tells(world, kind, sandbox)
+
+
+@pytest.mark.needs_client("2.30")
+@SANDBOXES
+@of_every(NEWER_KINDS)
+def test_a_check_of_every_newer_kind_tells_what_differs(world, kind, sandbox):
+    expect_a_check_that_tells(world, kind, sandbox)
+
+
+def expect_a_check_that_tells(world, kind, sandbox):
+    """By every command that a user has for it."""
+    noise, file = prepared(world, kind, sandbox)
+    commands = [["nix-build", "--no-out-link", file, "--check"], ["nix", "build", "--no-link", "-f", file, "--rebuild"]]
+    out = world.run("nix-build", "--no-out-link", file).ok().path
+    for command in commands:
+        result = world.run(*command).ok()
+        assert "hook:" not in result.err
+        found = only_report(world)
+        assert found["deterministic"] is True and found["outputs"]["out"]["verdict"] == "same" and "refused" not in found
+    noise.set("data", "onE!")
+    drv, shown = found["derivation"], f"{kind.file}: contents differ" if kind.file else "contents differ"
+    for command, keep in [(commands[0], False), (commands[1], False), (commands[0], True), (commands[1], True)]:
+        result = world.run(*command, *(["--keep-failed"] if keep else [])).fails()
+        assert len(result.errors) == 1, result
+        result.says(f"derivation '{drv}' may not be deterministic: output '{out}' differs" + (f" from '{out}.check'" if keep else "\n"),
+                    f"output 'out' ('{out}'): 1 with other contents\n",
+                    f"  {shown} (2 bytes, the first at offset 2; 3 bytes long, now 4)\n")
+        hashes = kind.hashes(world, b"onE!")
+        if hashes:
+            result.says(f"error: hash mismatch in fixed-output derivation '{drv}':", f"likely URL: {URL}\n",
+                        f"specified: {hashes[0]}\n", f"got:    {hashes[1]}\n")
+        found = only_report(world)
+        output = found["outputs"]["out"]
+        assert found["deterministic"] is False and found["derivation"] == drv and output["verdict"] == "differs" and output["path"] == out
+        assert ("refused" in found) == bool(hashes) and output["narHash"]["registered"] != output["narHash"]["built"]
+        difference, = output["differences"]
+        assert difference == {"path": kind.file, "kind": "contents", "registeredSize": 3, "builtSize": 4, "firstOffset": 2,
+                              "differingBytes": 2, "countsAsEqual": False}
+        user, = re.findall(rf"hook: 4 (\d+) {out} {out}\.check {drv} folder$", result.err, re.MULTILINE)
+        kept = [os.path.basename(out) + ".check"] if keep else []
+        assert world.stray_names() == kept and output.get("kept") == (f"{out}.check" if keep else None)
+        for name in kept:
+            assert (world.store / name / kind.file).read_text() == "onE!"
+    assert (world.store / os.path.basename(out) / kind.file).read_text() == "one"
+    world.allow_left |= {"store", "tmp"}
 
 
 # --- what may not be an output is compared first
