@@ -171,6 +171,32 @@ def expect_a_check_that_tells(world, kind, sandbox):
     world.allow_left |= {"store", "tmp"}
 
 
+# --- impure derivations
+
+
+@pytest.mark.needs_client("2.30")
+@SANDBOXES
+def test_an_impure_derivation_has_nothing_to_compare_with(world, sandbox):
+    noise, file = prepared(world, Kind(plain('__impure = true; outputHashMode = "recursive"; outputHashAlgo = "sha256";'), script="echo built >&2; " + FILE), sandbox)
+    world.run("nix", "build", "--no-link", "-f", file).ok()
+    for command in (["nix-build", "--no-out-link", file, "--check"], ["nix", "build", "--no-link", "-f", file, "--rebuild"]):
+        result = world.run(*command).fails().says("-kind.drv' are not valid, so checking is not possible: the derivation is impure")
+        assert "built" not in result.err.replace("will be built", "") and len(result.errors) == 1
+    assert not list(world.logs.glob("drvs/*/*.check.json"))
+
+
+@pytest.mark.needs_client("2.30")
+@SANDBOXES
+def test_a_fixed_output_made_from_impure_ones_is_compared(world, sandbox):
+    impure = 'i = sh "i" "cat /proc/sys/kernel/random/uuid > $out" { __impure = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; };'
+    noise, _ = prepared(world, KINDS["fixed flat"], sandbox)
+    file = world.nix(f"let {impure} in " + KINDS["fixed flat"].expression(world, noise).replace(". $noise", ": ${i}; . $noise"))
+    world.run("nix", "build", "--no-link", "-f", file).ok()
+    world.run("nix-build", "--no-out-link", file, "--check").ok()
+    noise.set("data", "onE")
+    world.run("nix-build", "--no-out-link", file, "--check").fails().says("hash mismatch in ", "  contents differ (1 byte, the first at offset 2)")
+
+
 # --- what may not be an output is compared first
 
 
