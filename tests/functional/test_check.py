@@ -3,6 +3,7 @@
 Builds differ by a file outside of the store, "noise", which a sandboxed build sees as well.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -632,6 +633,55 @@ def test_a_check_that_is_killed_leaves_the_registered_output(world, sandbox):
     # And the next one is not disturbed by what was left.
     noise.set("go", "")
     check_of(world, expression).says("data: contents differ")
+    world.allow_left |= {"tmp", "store"}
+
+
+@SANDBOXES
+@pytest.mark.parametrize("differs", [True, False])
+def test_a_check_killed_at_any_moment_after_its_build_leaves_the_registered_output(world, sandbox, differs):
+    """While it scans, compares, moves what differs to `.check`, or removes what repeats."""
+    noise = Noise(world, sandbox)
+    noise.set("data", "one")
+    expression = noise.shell("mkdir $out; head -c 50000000 /dev/zero > $out/large; cat $noise/data >> $out/large\n"
+                             "for i in $(seq 300); do echo $i > $out/$i; done; echo made >&2")
+    file = world.nix(expression)
+    out = world.output(expression)
+    look = lambda: {name: (os.lstat(out / name).st_ino, os.lstat(out / name).st_size) for name in [".", *os.listdir(out)]}  # noqa: E731
+    before = look()
+    if differs:
+        noise.set("data", "two")
+
+    def check_until_made():
+        client = world.popen(["nix-build", "--no-out-link", file, "--check", "-K"])
+        for line in client.stderr:
+            if b"made" in line:
+                return client
+        raise AssertionError("the builder said nothing")
+
+    client = check_until_made()
+    started = time.monotonic()
+    world.finish(client)
+    whole = time.monotonic() - started
+    assert (client.returncode == 0) != differs
+    rounds, interrupted = 8, 0
+    for i in range(rounds):
+        client = check_until_made()
+        time.sleep(whole * i / rounds)  # where it is by then is what varies
+        for process in machine.descendants(of=world.daemon.pid):
+            if process.parent == world.daemon.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+        message = world.finish(client)[1].decode()
+        interrupted += client.returncode != 0 and "deterministic" not in message
+        assert world.wait_for_quiet(10) == [] and look() == before
+    assert interrupted
+    world.verify()
+    # And what was left is in nobody's way.
+    result = world.build(expression, "--check")
+    if differs:
+        result.fails().says("large: contents differ (3 bytes, the first at offset 50000000)")
+    else:
+        result.ok()
     world.allow_left |= {"tmp", "store"}
 
 
