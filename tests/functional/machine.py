@@ -42,6 +42,10 @@ def make_build_users():
         subprocess.run(["useradd", "--create-home", "--shell", "/bin/sh", "firntest"], check=True)
 
 
+def build_uids():
+    return {pwd.getpwnam(name).pw_uid for name in grp.getgrnam("nixbld").gr_mem}
+
+
 class Process:
     """One line of /proc: pid, parent, state and command."""
 

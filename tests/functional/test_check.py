@@ -3,6 +3,7 @@
 Builds differ by a file outside of the store, "noise", which a sandboxed build sees as well.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -310,17 +311,6 @@ def test_a_registered_output_that_vanished_is_told_of(world):
     world.allow_left.add("verify")
 
 
-def test_a_fixed_output_is_checked(world):
-    noise = Noise(world, "false")
-    noise.set("data", "one")
-    digest = world.run("nix-hash", "--type", "sha256", "--base32", "--flat", noise.path / "data").ok().path
-    expression = f'fixed "fetched" "flat" "{digest}" "cat {noise.path}/data > $out" {{}}'
-    world.build(expression).ok()
-    world.build(expression, "--check").ok()
-    noise.set("data", "two")
-    world.build(expression, "--check").fails().says("hash mismatch in fixed-output derivation")
-
-
 def test_a_check_of_what_is_not_there_says_so(world):
     world.build(Noise(world, "true").shell("echo > $out"), "--check").fails().says("checking is not possible")
 
@@ -493,13 +483,18 @@ def hook(world, script, sandbox="true"):
 def test_the_hook_sees_every_output_that_differs(world, sandbox):
     expression, *paths = hook(world, 'echo "user $(id -u)"; echo "old $1 $(cat $1/data)"; echo "new $2 $(cat $2/data)"; '
                                   'echo "drv $3"; head -c 6 $3; echo; echo "tmp $4"; ls -ld "$4"; (echo x > $1/data || echo x > $2/new) 2>/dev/null && echo writable; true', sandbox)
+    # Who a builder is can be seen outside of its sandbox.
+    noise = world.root / "noise"
+    noise.chmod(0o777)
+    (noise / "script").write_text("touch $noise/mine\n" + (noise / "script").read_text())
     result = check_of(world, expression)
+    builder = (noise / "mine").stat().st_uid
     for path in paths:
         result.says(f"old {path} one", f"new {path}.check two")
     result.says(f"drv {drv_of(result)}", "Derive")
     assert "writable" not in result.err and "warning" not in result.err
     user, = set(re.findall(r"^user (\d+)$", result.err, re.MULTILINE))
-    assert user != "0" and (machine.is_root() or user == str(os.geteuid()))
+    assert int(user) == builder and (builder in machine.build_uids() if machine.is_root() else builder == os.geteuid())
     assert world.stray_names() == []
     # It is in the log, too.
     assert f"old {paths[0]} one" in world.run("nix-store", "--read-log", drv_of(result)).ok().out
@@ -641,6 +636,55 @@ def test_a_check_that_is_killed_leaves_the_registered_output(world, sandbox):
     world.allow_left |= {"tmp", "store"}
 
 
+@SANDBOXES
+@pytest.mark.parametrize("differs", [True, False])
+def test_a_check_killed_at_any_moment_after_its_build_leaves_the_registered_output(world, sandbox, differs):
+    """While it scans, compares, moves what differs to `.check`, or removes what repeats."""
+    noise = Noise(world, sandbox)
+    noise.set("data", "one")
+    expression = noise.shell("mkdir $out; head -c 50000000 /dev/zero > $out/large; cat $noise/data >> $out/large\n"
+                             "for i in $(seq 300); do echo $i > $out/$i; done; echo made >&2")
+    file = world.nix(expression)
+    out = world.output(expression)
+    look = lambda: {name: (os.lstat(out / name).st_ino, os.lstat(out / name).st_size) for name in [".", *os.listdir(out)]}  # noqa: E731
+    before = look()
+    if differs:
+        noise.set("data", "two")
+
+    def check_until_made():
+        client = world.popen(["nix-build", "--no-out-link", file, "--check", "-K"])
+        for line in client.stderr:
+            if b"made" in line:
+                return client
+        raise AssertionError("the builder said nothing")
+
+    client = check_until_made()
+    started = time.monotonic()
+    world.finish(client)
+    whole = time.monotonic() - started
+    assert (client.returncode == 0) != differs
+    rounds, interrupted = 8, 0
+    for i in range(rounds):
+        client = check_until_made()
+        time.sleep(whole * i / rounds)  # where it is by then is what varies
+        for process in machine.descendants(of=world.daemon.pid):
+            if process.parent == world.daemon.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+        message = world.finish(client)[1].decode()
+        interrupted += client.returncode != 0 and "deterministic" not in message
+        assert world.wait_for_quiet(10) == [] and look() == before
+    assert interrupted
+    world.verify()
+    # And what was left is in nobody's way.
+    result = world.build(expression, "--check")
+    if differs:
+        result.fails().says("large: contents differ (3 bytes, the first at offset 50000000)")
+    else:
+        result.ok()
+    world.allow_left |= {"tmp", "store"}
+
+
 def test_a_killed_hook_leaves_the_registered_output(world):
     expression, out, _ = hook(world, "echo hanging; sleep 4410")
     client = world.popen(["nix-build", "--no-out-link", "--check", world.nix(expression)])
@@ -656,6 +700,7 @@ def test_a_killed_hook_leaves_the_registered_output(world):
     world.allow_left |= {"tmp", "store"}
 
 
+@pytest.mark.every_client
 @SANDBOXES
 def test_clients_that_check_and_build_the_same_derivation_at_once(world, sandbox):
     noise = Noise(world, sandbox)
@@ -666,7 +711,10 @@ def test_clients_that_check_and_build_the_same_derivation_at_once(world, sandbox
     at_once = [("--check",), ("--check",), (), ("--check",)]
 
     def all_at_once():
-        clients = [world.popen(["nix-build", "--no-out-link", file, *args]) for args in at_once]
+        # Every other one is the next version's.
+        turn = world.clients.index(world.client)
+        clients = [world.popen(["nix-build", "--no-out-link", file, *args], client=world.clients[(turn + i) % len(world.clients)])
+                   for i, args in enumerate(at_once)]
         messages = [world.finish(client)[1].decode() for client in clients]
         return [client.returncode for client in clients], messages
 

@@ -384,6 +384,9 @@ std::string checkReportJson(const StoreDir &store, const StorePath &drvPath, con
               {"time", time(nullptr)},
               {"deterministic", report.deterministic()},
               {"outputs", Json::object()}};
+    if (!report.refused.empty()) {
+        json["refused"] = report.refused;
+    }
     for (const OutputReport &output : report.outputs) {
         json["outputs"][output.name] = outputJson(store, output, keptForUser);
     }

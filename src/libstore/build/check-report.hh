@@ -39,6 +39,7 @@ struct OutputReport {
 
 struct CheckReport {
     std::vector<OutputReport> outputs; ///< all that were compared
+    std::string refused{};             ///< why what was built may not be an output at all, if so
 
     bool deterministic() const;
     bool damaged() const; ///< any output

@@ -523,7 +523,11 @@ auto DerivationBuilder::Impl::inTime(Work work) {
 }
 
 OutputCheckOptions DerivationBuilder::Impl::checkOptions() const {
-    OutputCheckOptions options{settings.keepFailed, wantsDiffHook(), {}, {}};
+    OutputCheckOptions options{settings.keepFailed,
+                               wantsDiffHook(),
+                               {},
+                               derivationKind(plan.derivation) == DerivationKind::fixed,
+                               {}};
     if (settings.useBuildersLog) {
         options.reportFile = checkReportPath(store, plan.drvPath);
     }
@@ -692,7 +696,7 @@ void DerivationBuilder::Impl::endStragglers() {
 
 /// The failure itself is what must be told, whatever goes wrong here.
 void DerivationBuilder::Impl::keepFailed() {
-    if (report.damaged() && report.deterministic()) {
+    if (report.damaged() && report.deterministic() && report.refused.empty()) {
         return; // it is not the build that failed
     }
     try {

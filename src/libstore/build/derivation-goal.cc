@@ -275,8 +275,12 @@ bool DerivationGoal::isSatisfied() {
     bool allValid =
         std::ranges::all_of(wanted, [&](const std::string &name) { return plan_->outputs.at(name).valid; });
     if (mode_ == BuildMode::check && !allValid) {
-        throw Error(ErrorKind::failure, "some outputs of '{}' are not valid, so checking is not possible",
-                    worker_.store.dir().print(drvPath_));
+        throw Error(ErrorKind::failure, "some outputs of '{}' are not valid, so checking is not possible{}",
+                    worker_.store.dir().print(drvPath_),
+                    kind_ == DerivationKind::impure
+                        ? ": the derivation is impure, which has its outputs made anew, at other paths, by "
+                          "every build, and none of them is one to compare with"
+                        : "");
     }
     return allValid && mode_ != BuildMode::check;
 }

@@ -18,6 +18,7 @@ namespace firn {
 namespace {
 
 using Verdict = OutputReport::Verdict;
+using Status = BuildResult::Status;
 
 constexpr unsigned mostJailFailures = 3; ///< then it is not asked again
 
@@ -220,8 +221,25 @@ void OutputCheck::writeReport() {
     }
 }
 
-void OutputCheck::judge(const std::vector<CheckedOutput> &outputs) {
+/// Where outputs differ. Stock daemons look at the hash of a fixed output before they compare, and at nothing
+/// else that may be refused.
+void OutputCheck::fail(const BuildFailure *refusal) {
+    bool differs = !report_.deterministic();
+    Status status = differs ? Status::notDeterministic : Status::miscFailure;
+    std::string message = describeCheck(store_.dir(), drvPath_, report_, options_.keepForUser);
+    if (refusal) {
+        status = differs && !options_.hashIsPromised ? status : refusal->status();
+        message = refusal->message() + "\n" + message;
+    }
+    if (!options_.reportFile.empty()) {
+        message += fmt::format("\nall of it is in '{}'", options_.reportFile.string());
+    }
+    throw BuildFailure(status, message);
+}
+
+void OutputCheck::judge(const std::vector<CheckedOutput> &outputs, const BuildFailure *refusal) {
     report_ = {};
+    report_.refused = refusal ? refusal->message() : "";
     for (const CheckedOutput &output : outputs) {
         removeKept(output.valid.path);
         report_.outputs.push_back(compare(output));
@@ -233,19 +251,16 @@ void OutputCheck::judge(const std::vector<CheckedOutput> &outputs) {
         }
     }
     writeReport();
-    bool differs = !report_.deterministic();
-    if (differs || report_.damaged()) {
-        std::string message = describeCheck(store_.dir(), drvPath_, report_, options_.keepForUser);
-        if (!options_.reportFile.empty()) {
-            message += fmt::format("\nall of it is in '{}'", options_.reportFile.string());
-        }
-        throw BuildFailure(differs ? BuildResult::Status::notDeterministic : BuildResult::Status::miscFailure,
-                           message);
+    if (!report_.deterministic() || report_.damaged()) {
+        fail(refusal);
     }
     for (const OutputReport &report : report_.outputs) {
         if (std::string text = describeOutput(store_.dir(), report); !text.empty()) {
             logger_.log(Verbosity::notice, text);
         }
+    }
+    if (refusal) {
+        throw *refusal;
     }
 }
 

@@ -14,6 +14,9 @@ struct OutputCheckOptions {
     bool keepForUser = false;         ///< keep-failed: differing trees stay as "<path>.check"
     bool keepForHook = false;         ///< they are moved there, too; the caller removes them
     std::filesystem::path reportFile; ///< where the JSON goes; empty: nowhere
+    /// Of a fixed output: what differs has another hash than the derivation says, which is refused, and the
+    /// status of that is the failure's.
+    bool hashIsPromised = false;
     /// Whether the builder left this file of this output with a stale signature that is right now. May be
     /// empty.
     std::function<bool(const std::string &outputName, uint32_t node)> madeRight{};
@@ -32,7 +35,7 @@ class OutputCheck : public OutputJudge {
           options_(std::move(options)),
           report_(report) {}
 
-    void judge(const std::vector<CheckedOutput> &outputs) override;
+    void judge(const std::vector<CheckedOutput> &outputs, const BuildFailure *refusal) override;
 
   private:
     OutputReport compare(const CheckedOutput &output);
@@ -47,6 +50,7 @@ class OutputCheck : public OutputJudge {
     void removeKept(const StorePath &path);
     void keep(const CheckedOutput &output, OutputReport &report);
     void writeReport();
+    [[noreturn]] void fail(const BuildFailure *refusal);
 
     LocalStore &store_;
     Logger &logger_;

@@ -373,8 +373,9 @@ void markUltimate(LocalStore &store, PathInfo &info) {
     }
 }
 
-/// Has all outputs that are valid compared. Others are not registered.
-Infos compareWithValid(const Context &context, const NewOutputs &outputs, const Infos &made) {
+/// Has all outputs that are valid compared. Others are not registered. Throws where there is a refusal.
+Infos compareWithValid(const Context &context, const NewOutputs &outputs, const Infos &made,
+                       const BuildFailure *refusal) {
     Infos infos;
     std::vector<CheckedOutput> checked;
     for (const NewOutput &output : outputs) {
@@ -385,7 +386,7 @@ Infos compareWithValid(const Context &context, const NewOutputs &outputs, const 
                                output.changes, output.scan.heads});
         }
     }
-    context.request.judge->judge(checked);
+    context.request.judge->judge(checked, refusal);
     // Nobody minds what may differ.
     for (auto &[name, info] : infos) {
         if (info.narHash == made.at(name).narHash) {
@@ -529,9 +530,11 @@ struct OutputRegistration::Impl {
     Infos alreadyValid{}, made{};
     NewOutputs outputs{};
     Decision decision{};
+    std::optional<BuildFailure> refusal{}; ///< under check: told once it was compared
     std::vector<UniqueFd> unfreed{};
 
     void prepare();
+    void checkOrRemember(const Infos &infos);
     Infos finish();
 };
 
@@ -554,8 +557,21 @@ void OutputRegistration::Impl::prepare() {
     made = describeAll(context, targets, decision, outputs);
     Infos all = made;
     all.insert(adopted.begin(), adopted.end());
-    check(context, decision, outputs, all);
+    checkOrRemember(all);
     alreadyValid.merge(adopted);
+}
+
+/// What may not be an output differs, mostly, from what is one: under check nothing is registered, and where
+/// it differs is to be told as well.
+void OutputRegistration::Impl::checkOrRemember(const Infos &infos) {
+    try {
+        check(context, decision, outputs, infos);
+    } catch (const BuildFailure &failure) {
+        if (context.request.mode != BuildMode::check) {
+            throw;
+        }
+        refusal = failure;
+    }
 }
 
 Infos OutputRegistration::Impl::finish() {
@@ -566,7 +582,7 @@ Infos OutputRegistration::Impl::finish() {
         made.erase(name);
     }
     if (context.request.mode == BuildMode::check) {
-        made = compareWithValid(context, outputs, made);
+        made = compareWithValid(context, outputs, made, refusal ? &*refusal : nullptr);
         unfreed = openLargeFiles(context, outputs);
     } else if (!outputs.empty()) {
         registerAll(context, outputs, made);

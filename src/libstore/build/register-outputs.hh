@@ -123,8 +123,10 @@ struct CheckedOutput {
 class OutputJudge {
   public:
     virtual ~OutputJudge() = default;
-    /// May move the new trees away. Throws BuildFailure(notDeterministic) where outputs differ.
-    virtual void judge(const std::vector<CheckedOutput> &outputs) = 0;
+    /// May move the new trees away. Throws BuildFailure: with notDeterministic where outputs differ, and
+    /// always where there is a `refusal`, which says why what was built may not be what it is to be, whether
+    /// it differs or not.
+    virtual void judge(const std::vector<CheckedOutput> &outputs, const BuildFailure *refusal) = 0;
 };
 
 /// Collect, scan, order, decide, repair, apply, verify, hash, check, register: see doc/architecture.md. On
