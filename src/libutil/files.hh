@@ -54,11 +54,14 @@ std::string readFile(const std::filesystem::path &path, uint64_t limit = UINT64_
 /// Creates or truncates. Follows symlinks; for our own state files.
 void writeFile(const std::filesystem::path &path, std::string_view content, mode_t mode = 0666);
 
+/// Whether somebody waits for the end of it.
+enum class Awaited { no, yes };
 /// Removes a file or a whole tree relative to its parent: iterative, no symlink followed, directories made
 /// accessible (chmod through their descriptor) where needed. A name that is not there is fine. It stays on
 /// the file system of `name`: where something is mounted inside it throws Error(refused), with part of the
-/// tree gone. Trees may be deeper than the descriptors a process may open.
-void removeTree(int dir, const std::string &name);
+/// tree gone. Trees may be deeper than the descriptors a process may open. Where nobody waits for it, it
+/// leaves the other processors to others, and takes fewer descriptors.
+void removeTree(int dir, const std::string &name, Awaited awaited = Awaited::yes);
 /// The same, and returns the number of bytes (st_blocks * 512) freed for files (not directories) whose link
 /// count was 1: that costs looking at each.
 uint64_t removeTreeCounting(int dir, const std::string &name);

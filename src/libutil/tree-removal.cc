@@ -29,6 +29,7 @@ struct FileSystem {
 
 struct RemovalOptions {
     bool counts = false; ///< how many bytes become free
+    bool shares = true;  ///< the work with another thread, where it does not count
     /// Of the tree that this is a part of: nothing may be mounted on what is removed itself either.
     std::optional<FileSystem> inside{};
     size_t maxOpen = 48; ///< directories
@@ -251,7 +252,7 @@ uint64_t TreeRemover::remove(const std::string &name) {
     }
     fileSystem_ = options_.inside ? *options_.inside : FileSystem{st.st_dev, mountId(way_.current())};
     removeEntry(name, st);
-    if (way_.depth() > 0 && !options_.counts && !options_.inside) {
+    if (way_.depth() > 0 && options_.shares && !options_.counts && !options_.inside) {
         SharedRemoval share(way_.current(), fileSystem_, remainders_.back().entries);
         while (way_.depth() > 1 || !remainders_.back().entries.empty()) {
             removeNext();
@@ -266,8 +267,13 @@ uint64_t TreeRemover::remove(const std::string &name) {
 
 } // namespace
 
-void removeTree(int dir, const std::string &name) {
-    TreeRemover(dir, {}).remove(name);
+void removeTree(int dir, const std::string &name, Awaited awaited) {
+    RemovalOptions options;
+    if (awaited == Awaited::no) {
+        options.shares = false;
+        options.maxOpen = 16;
+    }
+    TreeRemover(dir, options).remove(name);
 }
 
 uint64_t removeTreeCounting(int dir, const std::string &name) {

@@ -14,6 +14,7 @@ import time
 import pytest
 
 import machine
+import protocol
 import synthetic_macho
 import world as worlds
 
@@ -698,6 +699,113 @@ def test_a_killed_hook_leaves_the_registered_output(world):
     world.direct("nix-store", "--gc").ok()
     assert not [name for name in os.listdir(world.store) if name.endswith(".check")]
     world.allow_left |= {"tmp", "store"}
+
+
+# --- what is removed when the client has its answer
+
+
+MANY_FILES = """
+mkdir $out; i=0
+while [ $i -lt %d ]; do mkdir $out/$i; j=0; while [ $j -lt 100 ]; do echo $i $j > $out/$i/$j; j=$((j+1)); done; i=$((i+1)); done
+"""
+
+
+def many_files(directories=100):
+    return f"sh \"many\" ''{MANY_FILES % directories}'' {{}}"
+
+
+@pytest.mark.every_client
+@SANDBOXES
+def test_nothing_is_left_of_a_check_of_many_files_when_its_connection_has_ended(world, sandbox):
+    world.conf["sandbox"] = sandbox
+    expression = many_files(20)
+    out = world.output(expression)
+    assert world.output(expression, "--check") == out
+    assert world.wait_for_quiet() == []
+    assert world.stray_names() == [] and os.listdir(world.state / "temproots") == []
+    assert "warning" not in world.log_file.read_text()
+
+
+@SANDBOXES
+def test_the_next_check_of_many_files_need_not_wait_for_what_the_last_one_leaves(world, sandbox):
+    world.conf["sandbox"] = sandbox
+    expression = many_files(50)
+    drv, = world.instantiate(expression)
+    out = world.run("nix-store", "--realise", drv).ok().path
+    check = (protocol.number(9), protocol.texts([f"{drv}!out"]), protocol.number(2))
+    with protocol.Connection(world, timeout=60) as connection:
+        for _ in range(3):
+            connection.send(b"".join(check))
+            connection.answer()
+            assert connection.number() == 1
+    for _ in range(3):
+        assert world.run("nix-store", "--realise", "--check", drv).ok().path == out
+    world.run("nix-store", "--realise", "--check", drv, "--option", "check-repeat", "2").ok()
+    assert world.wait_for_quiet() == [] and world.stray_names() == []
+
+
+def removed_names(world):
+    return [name for name in os.listdir(world.store) if name.endswith("-firn-removed.drv.chroot")]
+
+
+def has_database_open(pid):
+    """Throws for a process that has ended."""
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            if "/db/" in os.readlink(f"/proc/{pid}/fd/{fd}"):
+                return True
+        except FileNotFoundError:
+            pass  # closed meanwhile
+    return False
+
+
+def stop_in_mid_removal(world, expression):
+    """Checks, and stops the connection's process once it has given its store back and while it still removes; returns its pid."""
+    for _ in range(10):
+        world.build(expression, "--check").ok()
+        for process in machine.descendants(of=world.daemon.pid):
+            try:
+                assert machine.wait_until(lambda: not has_database_open(process.pid), step=0), "the store is kept open"
+                os.kill(process.pid, signal.SIGSTOP)
+            except OSError:
+                continue  # it has ended
+            if removed_names(world):
+                return process.pid
+            os.kill(process.pid, signal.SIGCONT)
+        assert world.wait_for_quiet() == []
+    raise AssertionError("what ten checks have made was removed before anybody could look")
+
+
+@SANDBOXES
+def test_a_kill_in_the_middle_of_the_removal_leaves_what_is_registered_and_the_rest_is_swept(world, sandbox):
+    world.conf["sandbox"] = sandbox
+    expression = many_files()
+    out = world.output(expression)
+    before = (os.stat(out).st_ino, os.stat(out / "99/99").st_ino)
+    pid = stop_in_mid_removal(world, expression)
+    # The locks are free, and nothing is in the way.
+    world.build(expression, "--check").ok()
+    os.kill(pid, signal.SIGKILL)
+    assert world.wait_for_quiet() == []
+    assert len(removed_names(world)) == 1
+    world.restart()
+    assert machine.wait_until(lambda: not removed_names(world)), removed_names(world)
+    assert (os.stat(out).st_ino, os.stat(out / "99/99").st_ino) == before
+    world.build(expression, "--check").ok()
+
+
+def test_collections_in_the_middle_of_the_removal(world):
+    expression = many_files()
+    out = world.output(expression)
+    pid = stop_in_mid_removal(world, expression)
+    world.direct("nix-store", "--gc").ok()
+    # The connection's roots have ended with it.
+    assert not world.is_valid(out)
+    world.run("nix-store", "--gc").ok()
+    left = removed_names(world)
+    os.kill(pid, signal.SIGCONT)
+    assert len(left) == 1, "what is being removed is not for a collection"
+    assert world.wait_for_quiet() == [] and world.stray_names() == []
 
 
 @pytest.mark.every_client

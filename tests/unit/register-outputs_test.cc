@@ -434,7 +434,7 @@ TEST_F(RegisterOutputs, LeavesAnOutputAloneThatIsValid) {
     std::map<std::string, PathInfo> infos = run();
     EXPECT_EQ(look(finalOf("doc")).st_ino, inode);
     EXPECT_EQ(read(finalOf("doc")), "first");
-    EXPECT_FALSE(fs::exists(scratchOf("doc")));
+    EXPECT_EQ(read(scratchOf("doc")), "second"); // for the caller to remove
     EXPECT_EQ(read(finalOf()), store_.dir().print(infos.at("doc").path));
     EXPECT_EQ(infos.at("out").references, StorePathSet{infos.at("doc").path});
 }
@@ -889,28 +889,79 @@ TEST_F(RegisterOutputs, ACheckReadsWhatItsOwnerMayNot) {
     EXPECT_EQ(report_.outputs.size(), 1u);
 }
 
-TEST_F(RegisterOutputs, LargeFilesOfACheckAreFreedWhenTheirDescriptorsAreClosed) {
+TEST_F(RegisterOutputs, WhatTakesLongToRemoveIsLeftToTheCaller) {
+    addOutput("small", 'a');
+    addOutput("large", 'b');
+    addOutput("many", 'c');
+    auto make = [&] {
+        write(scratchOf("small"), "text");
+        write(scratchOf("large"), std::string(slowToFree, 'x'));
+        fs::create_directory(scratchOf("many"));
+        for (int i = 0; i < 1000; ++i) {
+            write(scratchOf("many") / std::to_string(i), "text");
+        }
+    };
+    make();
+    run();
+    EXPECT_EQ(namesIn(tmp_ / "scratch").size(), 0u);
+    checkOutputs({});
+    make();
+    run();
+    EXPECT_TRUE(report_.deterministic() && !report_.damaged());
+    EXPECT_EQ(namesIn(tmp_ / "scratch"),
+              (std::set<std::string>{scratchOf("large").filename(), scratchOf("many").filename()}));
+}
+
+/// Beside a scan that takes longer than nothing, in a thread of its own.
+TEST_F(RegisterOutputs, ACheckFindsDamageInATreeOfManyFiles) {
     addOutput("out", 'a');
     auto make = [&] {
-        fs::create_directory(scratchOf());
-        write(scratchOf() / "small", "text");
-        write(scratchOf() / "large", std::string(slowToFree, 'x'));
+        for (int i = 0; i < 1000; ++i) {
+            fs::path dir = scratchOf() / std::to_string(i % 10);
+            fs::create_directories(dir);
+            write(dir / ("file" + std::to_string(i)), "text");
+        }
     };
     make();
     run();
     checkOutputs({});
     make();
-    FakeRepair repair(nullptr);
-    OutputRegistration registration(store_, *logger_, request_, repair);
-    registration.prepare();
-    registration.finish();
-    EXPECT_FALSE(fs::exists(scratchOf()));
-    std::vector<UniqueFd> unfreed = registration.takeUnfreed();
-    ASSERT_EQ(unfreed.size(), 1u);
-    struct stat st;
-    ASSERT_EQ(fstat(unfreed[0].get(), &st), 0);
-    EXPECT_EQ(st.st_nlink, 0u);
-    EXPECT_EQ(static_cast<uint64_t>(st.st_size), slowToFree);
+    run();
+    EXPECT_TRUE(report_.deterministic() && !report_.damaged());
+    removeTree(request_.scratchDir, scratchOf().filename());
+    ASSERT_EQ(chmod((finalOf() / "9" / "file999").c_str(), 0644), 0);
+    write(finalOf() / "9" / "file999", "tex");
+    make();
+    EXPECT_NE(failure(BuildResult::Status::miscFailure).find("\n  9/file999: contents differ"),
+              std::string::npos);
+    EXPECT_TRUE(report_.deterministic() && report_.damaged());
+}
+
+/// The tree that is scanned is not the one that is compared.
+TEST_F(RegisterOutputs, ACheckThatRenamesManyFilesComparesThemByTheirNewNames) {
+    StorePath out = addOutput("out", 'a');
+    auto make = [&](const StorePath &self) {
+        fs::create_directory(scratchOf());
+        for (int i = 0; i < 300; ++i) {
+            write(scratchOf() / (std::string(self.hashPart()) + std::to_string(i)), "text");
+        }
+    };
+    make(out);
+    run();
+    StorePath scratch = addRedirected("out", 'a', 'c');
+    checkOutputs({});
+    make(scratch);
+    run();
+    EXPECT_TRUE(report_.deterministic() && !report_.damaged());
+    EXPECT_EQ(report_.outputs.at(0).comparison.total(), 0u);
+    removeTree(request_.scratchDir, scratchOf().filename());
+    // What the scan sees is what was damaged: only its result tells.
+    fs::permissions(finalOf(), fs::perms::owner_all);
+    fs::rename(finalOf() / (std::string(out.hashPart()) + "7"),
+               finalOf() / (std::string(scratch.hashPart()) + "7"));
+    make(scratch);
+    failure(BuildResult::Status::miscFailure);
+    EXPECT_TRUE(report_.deterministic() && report_.damaged());
 }
 
 TEST_F(RegisterOutputs, ACheckRemovesWhatAnEarlierOneHasKeptButNothingThatIsValid) {

@@ -14,10 +14,10 @@ namespace {
 /// Allows this process only few descriptors for a while.
 class FewDescriptors {
   public:
-    FewDescriptors() {
+    explicit FewDescriptors(rlim_t count = 100) {
         getrlimit(RLIMIT_NOFILE, &old_);
         struct rlimit few = old_;
-        few.rlim_cur = 100;
+        few.rlim_cur = count;
         setrlimit(RLIMIT_NOFILE, &few);
     }
     ~FewDescriptors() { setrlimit(RLIMIT_NOFILE, &old_); }
@@ -131,21 +131,24 @@ TEST_F(RemoveTree, RemovesWideTreesWhole) {
 }
 
 TEST_F(RemoveTree, RemovesTreesThatAreWideAndDeep) {
-    std::filesystem::create_directories(scratch_ / "tree");
-    for (int i = 0; i < 40; ++i) {
-        UniqueFd current = openDirectory(scratch_ / "tree");
-        std::string name = std::to_string(i);
-        for (int depth = 0; depth < 100; ++depth) {
-            ASSERT_EQ(mkdirat(current.get(), name.c_str(), 0700), 0);
-            current.reset(openat(current.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-            ASSERT_TRUE(current);
-            UniqueFd file(openat(current.get(), "f", O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
-            name = "d";
+    for (Awaited awaited : {Awaited::yes, Awaited::no}) {
+        std::filesystem::create_directories(scratch_ / "tree");
+        for (int i = 0; i < 40; ++i) {
+            UniqueFd current = openDirectory(scratch_ / "tree");
+            std::string name = std::to_string(i);
+            for (int depth = 0; depth < 100; ++depth) {
+                ASSERT_EQ(mkdirat(current.get(), name.c_str(), 0700), 0);
+                current.reset(openat(current.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+                ASSERT_TRUE(current);
+                UniqueFd file(openat(current.get(), "f", O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+                name = "d";
+            }
         }
+        // Where nobody waits for it, it is to take fewer.
+        FewDescriptors limit(awaited == Awaited::yes ? 100 : 40);
+        removeTree(scratch_.fd(), "tree", awaited);
+        EXPECT_TRUE(std::filesystem::is_empty(scratch_.path()));
     }
-    FewDescriptors limit;
-    removeTree(scratch_.fd(), "tree");
-    EXPECT_TRUE(std::filesystem::is_empty(scratch_.path()));
 }
 
 TEST_F(RemoveTree, SaysWhatItCouldNotRemove) {

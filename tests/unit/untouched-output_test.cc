@@ -7,7 +7,9 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include "libutil/error.hh"
 #include "libutil/files.hh"
+#include "libutil/interrupt.hh"
 #include "unit/temporary-directory.hh"
 
 namespace firn {
@@ -109,6 +111,26 @@ TEST_F(LooksUntouched, IsNotSaidWhereSomethingIsOfAnotherTypeOrHasAnotherTarget)
     fs::remove(tree() / "file");
     fs::create_directory(tree() / "file");
     EXPECT_FALSE(looks());
+}
+
+TEST_F(LooksUntouched, IsSaidTheSameByAThreadOfItsOwn) {
+    auto look = [&](const std::string &entry) {
+        return UntouchedLook(tmp_.fd(), entry, tree_).finish().get();
+    };
+    EXPECT_TRUE(look("registered"));
+    EXPECT_FALSE(look("nothing"));
+    setTime(tree() / "file", 2);
+    EXPECT_FALSE(look("registered"));
+    UntouchedLook(tmp_.fd(), "registered", tree_); // nobody asks
+}
+
+TEST_F(LooksUntouched, WhatAThreadThrewIsThrownWhereItIsAsked) {
+    requestInterrupt();
+    std::shared_future<bool> answer = UntouchedLook(tmp_.fd(), "registered", tree_).finish();
+    clearInterrupt();
+    for (int i = 0; i < 2; ++i) {
+        EXPECT_THROW(answer.get(), Error);
+    }
 }
 
 TEST_F(LooksUntouched, TheRootMayBeAFileOrASymlink) {

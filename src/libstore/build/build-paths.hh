@@ -9,6 +9,8 @@
 
 namespace firn {
 
+class BackgroundRemoval;
+
 /// What a build needs from its connection.
 struct BuildContext {
     LocalStore &store;
@@ -26,6 +28,9 @@ struct BuildContext {
     /// client's own generation of daemons does (until 34 as Nix 2.8, later as 2.34), since scripts look for
     /// them.
     unsigned clientMinor = 38;
+    /// Removes what successful builds leave behind, once the client has its answer. Null: they do it
+    /// themselves, before.
+    BackgroundRemoval *removal = nullptr;
 };
 
 /// Makes every path valid: opaque paths must be valid already (no substituters yet), outputs of derivations

@@ -10,6 +10,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "libstore/build/background-removal.hh"
 #include "libstore/build/build-log.hh"
 #include "libstore/build/build-users.hh"
 #include "libstore/build/builder-environment.hh"
@@ -33,7 +34,6 @@
 #include "libstore/build/worker.hh"
 #include "libstore/model/structured-attributes.hh"
 #include "libstore/store/path-locks.hh"
-#include "libutil/background-close.hh"
 #include "libutil/descriptor-limit.hh"
 #include "libutil/error.hh"
 #include "libutil/files.hh"
@@ -45,9 +45,9 @@ namespace {
 
 using Status = BuildResult::Status;
 
-/// What a build takes, and what the end of one may take for a moment: with that many free when one begins,
-/// all that have begun come to their ends.
-constexpr size_t descriptorsOfBuild = 64;
+/// What a build takes, and what the end of one, with a removal in the background, may take for a moment: with
+/// that many free when one begins, all that have begun come to their ends.
+constexpr size_t descriptorsOfBuild = 96;
 constexpr uint64_t scarceSpace = 8 * 1024 * 1024; // bytes left that may explain a failure
 
 unsigned coresFor(const Settings &settings) {
@@ -83,8 +83,7 @@ struct DerivationBuilder::Impl {
     std::optional<BuildUser> user;
     std::map<std::string, StorePath> scratchPaths;
     std::optional<StoreLeftovers> leftovers;
-    std::optional<ScratchStore> scratchStore;
-    std::vector<UniqueFd> unfreed; ///< see OutputRegistration
+    std::unique_ptr<ScratchStore> scratchStore;
     std::optional<BuildDirectory> directory;
     const ExecChoice *execution = nullptr;
     std::string buildTop; ///< the directory as the builder sees it
@@ -144,7 +143,9 @@ struct DerivationBuilder::Impl {
     Task<> runDiffHooks();
 
     // ---- leave
-    void leave(bool failed);
+    enum class End { success, failure, interrupted };
+    void leave(End end);
+    void leaveToRemoval(BackgroundRemoval &removal);
     void releaseUser();
     void finishLog();
     void endStragglers();
@@ -179,7 +180,7 @@ void DerivationBuilder::Impl::prepare() {
     chooseScratchPaths();
     removeStaleOutputs();
     if (sandboxed) {
-        scratchStore.emplace(store.storeFd(), plan.drvPath, group);
+        scratchStore = std::make_unique<ScratchStore>(store.storeFd(), plan.drvPath, group);
     }
     makeDirectory();
     buildTop = sandboxed ? settings.sandboxBuildDir : directory->path().string();
@@ -572,7 +573,6 @@ Task<OutputInfos> DerivationBuilder::Impl::registerAll() {
     StorePathSet computed = outputs.pathsToLock();
     PathLocks locks = co_await lockComputed(computed);
     OutputInfos infos = inTime([&] { return outputs.finish(); });
-    unfreed = outputs.takeUnfreed();
     for (const auto &[name, info] : infos) {
         leftovers->forget(info.path);
     }
@@ -637,20 +637,37 @@ Task<> DerivationBuilder::Impl::runDiffHooks() {
 
 /// The processes are gone when this returns, then the files; destructors take care of the rest, on every way
 /// out.
-void DerivationBuilder::Impl::leave(bool failed) {
+void DerivationBuilder::Impl::leave(End end) {
     watch.reset();
     process.reset();
     finishLog();
-    if (failed && settings.keepFailed) {
+    if (end == End::failure && settings.keepFailed) {
         keepFailed();
     }
     removeDirectory();
+    if (end == End::success && worker.context.removal) {
+        leaveToRemoval(*worker.context.removal);
+    }
     scratchStore.reset();
     leftovers.reset();
-    closeInBackground(std::move(unfreed));
     log.reset();
     activity.reset();
     releaseUser();
+}
+
+/// What a build has made again that was valid already. Nobody need wait until that is removed.
+void DerivationBuilder::Impl::leaveToRemoval(BackgroundRemoval &removal) {
+    try {
+        if (!scratchStore && leftovers && leftovers->any()) {
+            scratchStore = std::make_unique<ScratchStore>(store.storeFd(), plan.drvPath, std::nullopt);
+            leftovers->moveTo(scratchStore->fd());
+        }
+        if (scratchStore && !scratchStore->removeIfEmpty()) {
+            removal.remove(std::move(scratchStore));
+        }
+    } catch (const Error &error) {
+        worker.context.logger.warn("removing what a build has left in the store: " + error.message());
+    }
 }
 
 void DerivationBuilder::Impl::releaseUser() {
@@ -739,10 +756,10 @@ Task<OutputInfos> DerivationBuilder::run() {
         infos = co_await impl_->registerOrDiffer();
     } catch (const Error &error) {
         bool interrupted = error.kind() == ErrorKind::interrupted;
-        impl_->leave(/*failed=*/!interrupted);
+        impl_->leave(interrupted ? Impl::End::interrupted : Impl::End::failure);
         throw;
     }
-    impl_->leave(/*failed=*/false);
+    impl_->leave(Impl::End::success);
     co_return infos;
 }
 

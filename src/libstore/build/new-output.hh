@@ -1,5 +1,6 @@
 #pragma once
 
+#include <future>
 #include <map>
 #include <optional>
 #include <string>
@@ -25,6 +26,7 @@ struct NewOutput {
     const DerivationOutput *specification;
     OutputTree tree;                                 // collect
     ScanResult scan;                                 // scan
+    std::shared_future<bool> untouched;              // scan: see CheckedOutput
     std::vector<NodePatches> changes;                // decide, repair
     HashAndSize nar{Hash(HashAlgorithm::sha256), 0}; // hash
 };

@@ -141,6 +141,13 @@ void OutputCheck::compareTreesOf(const CheckedOutput &output, OutputReport &repo
     }
 }
 
+/// For an output that is the same.
+bool OutputCheck::looksAsRegistered(const CheckedOutput &output) {
+    return output.untouched.valid()
+               ? output.untouched.get()
+               : looksUntouched(store_.storeFd(), output.valid.path.baseName(), output.tree);
+}
+
 /// What was built is compared with what lies there, whatever the database says of that. Where it is what was
 /// registered, what lies there is looked at by its sizes and times first, and by contents if anything
 /// differs: so a check that succeeds does not read from disk what was registered long ago.
@@ -153,7 +160,7 @@ OutputReport OutputCheck::compare(const CheckedOutput &output) {
                         .newSize = output.made.narSize};
     bool sameHash = report.oldHash == report.newHash, equal = false;
     try {
-        if (sameHash && looksUntouched(store_.storeFd(), output.valid.path.baseName(), output.tree)) {
+        if (sameHash && looksAsRegistered(output)) {
             lookForStale(output, report);
         } else {
             compareTreesOf(output, report);

@@ -39,6 +39,7 @@ class OutputCheck : public OutputJudge {
 
   private:
     OutputReport compare(const CheckedOutput &output);
+    bool looksAsRegistered(const CheckedOutput &output);
     CompareOptions compareOptions(const CheckedOutput &output,
                                   const std::map<std::string, uint32_t> &rewritten);
     void compareTreesOf(const CheckedOutput &output, OutputReport &report);

@@ -14,6 +14,7 @@
 #include "libstore/build/output-order.hh"
 #include "libstore/build/output-placement.hh"
 #include "libstore/build/patched-nar.hh"
+#include "libstore/build/untouched-output.hh"
 #include "libstore/store/path-locks.hh"
 #include "libutil/background-close.hh"
 #include "libutil/files.hh"
@@ -62,7 +63,7 @@ NewOutput collectOne(const Context &context, const std::string &name, LinkCounts
     OutputTree tree =
         collectOutput(context.request.scratchDir, scratch.scratchPath.baseName(), options, links);
     const auto &specifications = context.request.derivation->outputs;
-    return {name, &scratch, &specifications.at(name), std::move(tree), {}, {}};
+    return {name, &scratch, &specifications.at(name), std::move(tree), {}, {}, {}};
 }
 
 /// From here on everything is canonical and belongs to us.
@@ -105,9 +106,21 @@ ScanOptions scanOptions(const Context &context, const ScanTargets &targets, Outp
     return options;
 }
 
+/// Whether the tree that an output is to be compared with is looked at while the output is scanned.
+bool looksMeanwhile(const Context &context, const NewOutput &output) {
+    constexpr size_t worthAThread = 256;
+    const std::optional<StorePath> &final = output.scratch->finalPath;
+    return context.request.mode == BuildMode::check && output.tree.nodes.size() >= worthAThread && final &&
+           context.store.isValidPath(*final);
+}
+
 void scan(const Context &context, const ScanTargets &targets, OutputRepair &repair, NewOutputs &outputs) {
     std::optional<Decision> known = decideBeforeScan(context, targets);
     for (NewOutput &output : outputs) {
+        std::optional<UntouchedLook> look;
+        if (looksMeanwhile(context, output)) {
+            look.emplace(context.store.storeFd(), output.scratch->finalPath->baseName(), output.tree);
+        }
         ScanOptions options = scanOptions(context, targets, repair, output);
         if (known) {
             options.rewrites = &known->rewrites;
@@ -119,6 +132,9 @@ void scan(const Context &context, const ScanTargets &targets, OutputRepair &repa
             };
         }
         output.scan = scanOutput(context.request.scratchDir, output.tree, options);
+        if (look) {
+            output.untouched = look->finish();
+        }
     }
 }
 
@@ -382,8 +398,11 @@ Infos compareWithValid(const Context &context, const NewOutputs &outputs, const 
         const PathInfo &info = made.at(output.name);
         if (auto valid = context.store.tryQueryPathInfo(info.path)) {
             const PathInfo &known = infos.emplace(output.name, *valid).first->second;
+            // What was looked at beside names and targets that are others now says nothing.
+            bool asScanned = output.changes.empty() && info.path == output.scratch->finalPath;
             checked.push_back({output.name, known, info, context.request.scratchDir, output.tree,
-                               output.changes, output.scan.heads});
+                               output.changes, output.scan.heads,
+                               asScanned ? output.untouched : std::shared_future<bool>()});
         }
     }
     context.request.judge->judge(checked, refusal);
@@ -435,32 +454,20 @@ void registerAll(const Context &context, const NewOutputs &outputs, Infos &infos
     optimise(context, infos);
 }
 
-/// Some of those that take long to be freed; none is fine too.
-std::vector<UniqueFd> openLargeFiles(const Context &context, const NewOutputs &outputs) {
-    constexpr size_t most = 32;
-    std::vector<UniqueFd> files;
-    for (const NewOutput &output : outputs) {
-        const std::vector<OutputNode> &nodes = output.tree.nodes;
-        if (std::none_of(nodes.begin(), nodes.end(), [](auto &node) { return node.size >= slowToFree; })) {
-            continue;
-        }
-        try {
-            visitFiles(context.request.scratchDir, output.tree, [&](int dir, uint32_t node) {
-                if (nodes[node].size >= slowToFree && files.size() < most) {
-                    files.push_back(openFileAt(dir, nodes[node].name));
-                }
-            });
-        } catch (const Error &) {
-            // It is not needed for anything: then their removal takes as long as it takes.
-        }
-    }
-    return files;
+/// Whether somebody who waits for its removal notices it.
+bool isSlowToRemove(const OutputTree &tree) {
+    constexpr size_t many = 256;
+    return tree.nodes.size() >= many ||
+           std::ranges::any_of(tree.nodes, [](const OutputNode &node) { return node.size >= slowToFree; });
 }
 
-/// After success: scratch outputs of what was valid already, or was only compared.
-void removeScratch(const Context &context) {
+/// After success: scratch outputs of what was valid already, or was only compared, except `left`.
+void removeScratch(const Context &context, const std::set<std::string> &left) {
     for (const auto &[name, output] : context.request.outputs) {
         const StorePath &path = output.scratchPath;
+        if (left.contains(name)) {
+            continue;
+        }
         if (context.scratchInStore && context.store.isValidPath(path)) {
             continue; // it is the final path
         }
@@ -531,7 +538,7 @@ struct OutputRegistration::Impl {
     NewOutputs outputs{};
     Decision decision{};
     std::optional<BuildFailure> refusal{}; ///< under check: told once it was compared
-    std::vector<UniqueFd> unfreed{};
+    std::set<std::string> slowToRemove{}; ///< outputs, those of which nothing is known among them
 
     void prepare();
     void checkOrRemember(const Infos &infos);
@@ -541,6 +548,14 @@ struct OutputRegistration::Impl {
 void OutputRegistration::Impl::prepare() {
     alreadyValid = alreadyValidOutputs(context);
     outputs = collect(context, alreadyValid);
+    for (const auto &[name, info] : alreadyValid) {
+        slowToRemove.insert(name);
+    }
+    for (const NewOutput &output : outputs) {
+        if (isSlowToRemove(output.tree)) {
+            slowToRemove.insert(output.name);
+        }
+    }
     // Everything is canonical and ours.
     ScanTargets targets = scanTargets(context);
     scan(context, targets, repair, outputs);
@@ -583,11 +598,10 @@ Infos OutputRegistration::Impl::finish() {
     }
     if (context.request.mode == BuildMode::check) {
         made = compareWithValid(context, outputs, made, refusal ? &*refusal : nullptr);
-        unfreed = openLargeFiles(context, outputs);
     } else if (!outputs.empty()) {
         registerAll(context, outputs, made);
     }
-    removeScratch(context);
+    removeScratch(context, slowToRemove);
     made.merge(alreadyValid);
     return std::move(made);
 }
@@ -619,10 +633,6 @@ StorePathSet OutputRegistration::pathsToLock() const {
 
 std::map<std::string, PathInfo> OutputRegistration::finish() {
     return impl_->finish();
-}
-
-std::vector<UniqueFd> OutputRegistration::takeUnfreed() {
-    return std::move(impl_->unfreed);
 }
 
 std::map<std::string, PathInfo> registerOutputs(LocalStore &store, Logger &logger,

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <future>
 #include <map>
 #include <memory>
 #include <optional>
@@ -13,7 +14,6 @@
 #include "libstore/model/path-info.hh"
 #include "libstore/store/local-store.hh"
 #include "libutil/error.hh"
-#include "libutil/file-descriptor.hh"
 
 namespace firn {
 
@@ -117,6 +117,8 @@ struct CheckedOutput {
     const OutputTree &tree;
     const std::vector<NodePatches> &changes; ///< what the daemon has changed in the new tree
     const std::vector<FileHead> &heads;      ///< by node of the new tree (ScanResult::heads)
+    /// What looksUntouched() says of the registered tree, beside this one; not valid where nobody has looked.
+    std::shared_future<bool> untouched;
 };
 
 /// What becomes of a check.
@@ -130,9 +132,10 @@ class OutputJudge {
 };
 
 /// Collect, scan, order, decide, repair, apply, verify, hash, check, register: see doc/architecture.md. On
-/// success all outputs are valid in one transaction, nothing of the request is left in the scratch directory,
-/// and their infos are returned by name. On failure the store is as it was, the scratch outputs are left for
-/// the caller to keep or to remove, and an Error is thrown (BuildFailure with a status).
+/// success all outputs are valid in one transaction, and their infos are returned by name; what is left in
+/// the scratch directory (of outputs that were valid already or only compared, those that may be large) is
+/// for the caller to remove. On failure the store is as it was, the scratch outputs are left for the caller
+/// to keep or to remove, and an Error is thrown (BuildFailure with a status).
 ///
 /// The caller holds the locks of the final paths that are known beforehand, has made them and the scratch
 /// paths temporary roots, and has seen every process of the build die. Final paths that are computed here
@@ -155,10 +158,6 @@ class OutputRegistration {
     /// finish() on.
     StorePathSet pathsToLock() const;
     std::map<std::string, PathInfo> finish();
-    /// After finish(): large files that have no name any more, and whose blocks are freed when these are
-    /// closed. To be closed when the directories are gone that they were in: removing one of those waits for
-    /// a file that is being freed.
-    std::vector<UniqueFd> takeUnfreed();
 
   private:
     struct Impl;

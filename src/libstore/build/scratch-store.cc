@@ -1,6 +1,7 @@
 #include "libstore/build/scratch-store.hh"
 
 #include <fcntl.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -81,12 +82,41 @@ ScratchStore::~ScratchStore() {
     }
 }
 
-void ScratchStore::remove() {
+void ScratchStore::remove(Awaited awaited) {
     if (!name_.empty()) {
         fd_.reset();
-        removeTree(storeDir_, std::exchange(name_, {}));
+        removeTree(storeDir_, std::exchange(name_, {}), awaited);
         lock_.reset();
     }
+}
+
+bool ScratchStore::removeIfEmpty() {
+    if (unlinkat(lock_.get(), innerName, AT_REMOVEDIR) != 0) {
+        if (errno == ENOTEMPTY || errno == EEXIST) {
+            return false;
+        }
+        throwErrno("removing the directory in '{}'", name_);
+    }
+    remove();
+    return true;
+}
+
+StorePath ScratchStore::nameAside() {
+    char digest[20];
+    if (getentropy(digest, sizeof digest) != 0) {
+        throwErrno("reading random bytes");
+    }
+    return StorePath(std::string_view(digest, sizeof digest), "firn-removed" + std::string(suffix));
+}
+
+void ScratchStore::setAside(const StorePath &name) {
+    UniqueFd own(fcntl(storeDir_, F_DUPFD_CLOEXEC, 0));
+    if (!own || renameat(own.get(), name_.c_str(), own.get(), name.baseName().c_str()) != 0) {
+        throwErrno("renaming '{}' in the store, to be removed", name_);
+    }
+    name_ = name.baseName();
+    storeDir_ = own.get();
+    ownStoreDir_ = std::move(own);
 }
 
 void sweepScratchStores(int storeDir, Logger &logger) {

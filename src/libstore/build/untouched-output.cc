@@ -1,5 +1,7 @@
 #include "libstore/build/untouched-output.hh"
 
+#include <system_error>
+
 #include <unistd.h>
 
 #include "libutil/directory-stack.hh"
@@ -14,16 +16,16 @@ using Type = OutputNode::Type;
 
 class UntouchedWalk {
   public:
-    UntouchedWalk(int dir, const OutputTree &tree) : tree_(tree), way_(dir) {}
+    UntouchedWalk(int dir, const OutputTree &tree) : tree_(tree), way_(dir, maxOpen) {}
 
-    bool run(const std::string &entry) {
+    bool run(const std::string &entry, const std::atomic<bool> &givenUp) {
         struct stat st;
         if (!statAt(way_.current(), entry, st) || !matches(entry, fileType(st.st_mode), 0)) {
             return false;
         }
         while (!remainders_.empty()) {
             throwIfInterrupted();
-            if (!step()) {
+            if (givenUp || !step()) {
                 return false;
             }
         }
@@ -76,6 +78,8 @@ class UntouchedWalk {
         return remainders_.back().entries.size() == tree_.nodes[node].children.size();
     }
 
+    static constexpr size_t maxOpen = 16; ///< directories: the scan has its own open meanwhile
+
     const OutputTree &tree_;
     const uid_t owner_ = geteuid();
     DirectoryStack way_;
@@ -85,7 +89,29 @@ class UntouchedWalk {
 } // namespace
 
 bool looksUntouched(int dir, const std::string &entry, const OutputTree &tree) {
-    return UntouchedWalk(dir, tree).run(entry);
+    return UntouchedWalk(dir, tree).run(entry, false);
+}
+
+UntouchedLook::UntouchedLook(int dir, std::string entry, const OutputTree &tree) {
+    try {
+        answer_ = std::async(std::launch::async, [this, dir, name = std::move(entry), &tree] {
+                      return UntouchedWalk(dir, tree).run(name, givenUp_);
+                  }).share();
+    } catch (const std::system_error &) {
+        // No thread to be had: whoever wants to know it looks then.
+    }
+}
+
+UntouchedLook::~UntouchedLook() {
+    givenUp_ = true;
+    finish();
+}
+
+std::shared_future<bool> UntouchedLook::finish() {
+    if (answer_.valid()) {
+        answer_.wait();
+    }
+    return answer_;
 }
 
 } // namespace firn

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "libstore/build/address-verification.hh"
+#include "libstore/build/background-removal.hh"
 #include "libstore/protocol/connection.hh"
 #include "libstore/protocol/session.hh"
 #include "libutil/hang-up-watch.hh"
@@ -103,7 +104,10 @@ void serveSession(Source &source, FlushingSink &sink, int clientFd, const Peer &
 void serveConnection(int inFd, int outFd, const Peer &peer, const Locations &locations, Settings settings) {
     FdSource source(inFd);
     SocketSink sink(outFd);
-    BuildService builder;
+    // It goes on when the client has gone, and the store and its temporary roots are given back.
+    std::unique_ptr<Logger> daemonLog = makeStderrLogger(Verbosity::warning);
+    BackgroundRemoval removal(locations, *daemonLog);
+    BuildService builder(&removal);
     InterruptWhenGone watch(outFd);
     try {
         serveSession(source, sink, inFd, peer, locations, settings, builder);
