@@ -164,7 +164,7 @@ enum class ReportKind : uint32_t {
 
 /// One message on the status pipe, written in one piece (at most PIPE_BUF bytes) and followed by pathLength
 /// bytes of path. The first report is the result; EOF after it means that every process of the sandbox is
-/// gone.
+/// gone, with its mounts and namespaces.
 struct Report {
     uint32_t magic = reportMagic;
     ReportKind kind = ReportKind::setupFailed;
@@ -173,7 +173,8 @@ struct Report {
     uint64_t userMicroseconds = 0;   ///< CPU time of the builder and the children it waited for
     uint64_t systemMicroseconds = 0; ///< likewise, in the kernel
     uint32_t pathLength = 0;
-    uint32_t isFull = 0; ///< 1: next to nothing was left of the file system with opWatchSpace
+    uint16_t isFull = 0;   ///< 1: next to nothing was left of the file system with opWatchSpace
+    uint16_t allEnded = 0; ///< 1: no process of the build is left already now, only sandbox-init's own
 
     static constexpr uint32_t reportMagic = 0x4e524946;
 };

@@ -229,8 +229,20 @@ bool isFull(int watched) {
     return noInodes || uint64_t{space.f_bavail} * space.f_frsize < std::min(scarce, whole / 16);
 }
 
+/// Whether no process of the build is left. They all descend from us: before a process can be reaped, its
+/// children have gone to us, or to an ancestor of theirs that is still there.
+bool allEnded() {
+    pid_t ended;
+    do {
+        ended = waitpid(-1, nullptr, WNOHANG | __WALL);
+    } while (ended > 0 || (ended < 0 && errno == EINTR));
+    return ended < 0 && errno == ECHILD;
+}
+
+/// Where nothing is left to be killed, the daemon need not wait for the kernel to take the sandbox down.
 [[noreturn]] void reportEnd(int status, const struct rusage &usage, int watched) {
     Report end;
+    end.allEnded = allEnded() ? 1 : 0;
     end.isFull = isFull(watched) ? 1 : 0;
     end.kind = WIFSIGNALED(status) ? ReportKind::signaled : ReportKind::exited;
     end.value = WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status);

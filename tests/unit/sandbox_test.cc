@@ -658,6 +658,44 @@ TEST_F(SandboxTest, backgroundProcessesEndWithTheBuilder) {
     EXPECT_TRUE(processesWith("91827361").empty());
 }
 
+/// What the supervisor does is held up: it is stopped while the builder waits at a gate, which then opens.
+class SupervisorTest : public SandboxTest {
+  protected:
+    BuilderProcess endWithStoppedSupervisor(const std::string &script) {
+        std::string gate = root_ + "/build/gate";
+        EXPECT_EQ(mkfifo(gate.c_str(), 0666), 0);
+        EXPECT_EQ(chmod(gate.c_str(), 0666), 0);
+        BuilderProcess process = spawnSandbox(shell("read line < gate; " + script));
+        UniqueFd opened(open(gate.c_str(), O_WRONLY | O_CLOEXEC)); // once the builder is there
+        EXPECT_EQ(kill(process.pid(), SIGSTOP), 0);
+        EXPECT_EQ(write(opened.get(), "\n", 1), 1);
+        return process;
+    }
+
+    static void awaitReport(const BuilderProcess &process) {
+        struct pollfd readable = {process.statusFd(), POLLIN, 0};
+        EXPECT_EQ(poll(&readable, 1, 60'000), 1);
+    }
+};
+
+TEST_F(SupervisorTest, isNotWaitedForWhenNoProcessIsLeft) {
+    BuilderProcess process = endWithStoppedSupervisor("busybox true & wait; exit 7");
+    awaitReport(process);
+    std::optional<BuilderResult> result = process.poll();
+    EXPECT_EQ(kill(process.pid(), SIGCONT), 0);
+    ASSERT_NE(result, std::nullopt);
+    EXPECT_EQ(result->kind, Kind::exited);
+    EXPECT_EQ(result->exitCode, 7);
+}
+
+TEST_F(SupervisorTest, isWaitedForWhenProcessesAreLeft) {
+    BuilderProcess process = endWithStoppedSupervisor("busybox setsid busybox sleep 1000 & exit 7");
+    awaitReport(process);
+    EXPECT_EQ(process.poll(), std::nullopt);
+    EXPECT_EQ(kill(process.pid(), SIGCONT), 0);
+    EXPECT_EQ(process.wait().exitCode, 7);
+}
+
 /// Forks a spawner, kills it with SIGKILL and looks at what is left.
 void killSpawner(const SandboxSpec &spec, const std::string &mark) {
     pid_t spawner = fork();
