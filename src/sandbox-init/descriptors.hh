@@ -1,10 +1,15 @@
 #pragma once
 
 #include <initializer_list>
+#include <vector>
 
 #include <sys/resource.h>
 
 namespace firn::sandbox {
+
+/// Waits for the message with a description's descriptors (at most maxSentDescriptors). None is one of the
+/// standard three. Empty at the socket's end: nobody will send any.
+std::vector<int> receiveDescriptors(int socket);
 
 /// Closes every descriptor from `first` on except those in `kept` (ascending, none below `first`). The table
 /// becomes this process's own at the same time. Fails the set-up when the kernel has no close_range.

@@ -547,6 +547,53 @@ TEST_F(SandboxTest, missingInitProgramThrows) {
     EXPECT_THROW(spawnSandbox(spec), SysError);
 }
 
+TEST_F(SandboxTest, startedBeforehandItBecomesWhatIsAskedForThen) {
+    StartedSandbox started = startSandbox(initProgram());
+    std::ofstream(root_ + "/store/later") << "made later\n";
+    SandboxSpec spec = shell("busybox cat /nix/store/later");
+    addInput(spec, "later");
+    BuilderResult result = spawnSandbox(std::move(started), spec).wait();
+    EXPECT_TRUE(result.succeeded()) << result.describe();
+    EXPECT_EQ(takeOutput(), "made later\n");
+}
+
+TEST_F(SandboxTest, startedInVainItEnds) {
+    pid_t pid;
+    {
+        StartedSandbox started = startSandbox(initProgram());
+        pid = started.process.pid();
+        SandboxSpec senseless = shell("");
+        senseless.builder.clear();
+        EXPECT_THROW(spawnSandbox(std::move(started), senseless), Error);
+    }
+    EXPECT_EQ(waitpid(pid, nullptr, 0), -1) << "still there, or not reaped";
+}
+
+TEST_F(SandboxTest, endBeforeItIsToldWhatToDoIsReported) {
+    StartedSandbox started = startSandbox(initProgram());
+    ASSERT_EQ(kill(started.process.pid(), SIGKILL), 0);
+    struct pollfd end = {started.process.statusFd(), POLLIN, 0};
+    ASSERT_EQ(poll(&end, 1, 60'000), 1);
+    BuilderResult result = spawnSandbox(std::move(started), shell("busybox sleep 1000")).wait();
+    EXPECT_EQ(result.kind, Kind::lost);
+    EXPECT_NE(result.path.find("signal 9"), std::string::npos) << result.path;
+}
+
+TEST_F(SandboxTest, ownDescriptorsMayBeAnyNumber) {
+    // Numbers of the standard three are given away first where those are closed.
+    pid_t daemon = fork();
+    if (daemon == 0) {
+        close(0);
+        close(1);
+        SandboxSpec spec = shell("busybox ls /proc/self/fd | busybox wc -l; exit 7");
+        _exit(spawnSandbox(spec).wait().exitCode);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(daemon, &status, 0), daemon);
+    EXPECT_EQ(WEXITSTATUS(status), 7);
+    EXPECT_EQ(takeOutput(), "4\n"); // the three, and the one by which ls reads them
+}
+
 TEST_F(SandboxTest, optionalSandboxPathMayBeMissing) {
     SandboxSpec spec = shell("busybox ls -d /opt");
     spec.sandboxPaths.push_back(parseSandboxPath("/opt=/nonexistent/thing?"));
@@ -718,6 +765,25 @@ void killSpawner(const SandboxSpec &spec, const std::string &mark) {
 TEST_F(SandboxTest, deathOfTheDaemonLeavesNothing) {
     killSpawner(shell("busybox setsid busybox sleep 73615243 & busybox sleep 73615243; :"), "73615243");
     EXPECT_EQ(slurp("/proc/self/mountinfo").find(root_), std::string::npos);
+}
+
+TEST_F(SandboxTest, deathOfTheDaemonEndsWhatWaitsToBeTold) {
+    Pipe ready = makePipe();
+    pid_t spawner = fork();
+    if (spawner == 0) {
+        StartedSandbox started = startSandbox(initProgram());
+        ready.writeEnd.reset();
+        pause();
+        _exit(0);
+    }
+    ready.writeEnd.reset();
+    char byte;
+    EXPECT_EQ(read(ready.readEnd.get(), &byte, 1), 0); // once it has been executed
+    std::set<pid_t> family = descendantsOf(spawner);
+    EXPECT_EQ(family.size(), 1u);
+    kill(spawner, SIGKILL);
+    waitpid(spawner, nullptr, 0);
+    EXPECT_TRUE(goneWithin(std::chrono::seconds(60), family));
 }
 
 TEST_F(SandboxTest, deathOfTheDaemonEndsUnsandboxedBuildsToo) {

@@ -91,6 +91,7 @@ struct DerivationBuilder::Impl {
     PseudoTerminal terminal;
     std::optional<Activity> activity;
     std::optional<BuildLog> log;
+    std::optional<StartedSandbox> started; ///< until it becomes the process
     std::optional<BuilderProcess> process;
     std::optional<BuilderWatch> watch;
     bool memoryFull = false; ///< of a build directory in memory
@@ -172,6 +173,7 @@ Task<> DerivationBuilder::Impl::leaseUser() {
 void DerivationBuilder::Impl::prepare() {
     sandboxed = decideSandbox();
     requireDescriptors(descriptorsOfBuild);
+    started.emplace(startSandbox(sandboxInitProgram()));
     std::optional<gid_t> group = user ? std::optional(user->gid()) : std::nullopt;
     leftovers.emplace(store);
     chooseScratchPaths();
@@ -322,7 +324,8 @@ void DerivationBuilder::Impl::enter() {
     SandboxSpec spec = describeSandbox();
     UniqueFd mount = describeBuildDir(spec);
     result.startTime = time(nullptr);
-    process.emplace(spawnSandbox(spec));
+    process.emplace(spawnSandbox(std::move(*started), spec));
+    started.reset();
     slot.setBuilder(process->pid());
     watch.emplace(worker.loop, *process, terminal, *log, settings, store.dir().print(plan.drvPath), result);
 }
@@ -347,7 +350,6 @@ void DerivationBuilder::Impl::openLog() {
 
 SandboxSpec DerivationBuilder::Impl::describeSandbox() {
     SandboxSpec spec;
-    spec.initProgram = sandboxInitProgram();
     spec.sandboxed = sandboxed;
     spec.storeDir = store.dir().str();
     spec.buildDirInside = buildTop;
@@ -619,6 +621,7 @@ Task<> DerivationBuilder::Impl::runDiffHooks() {
 /// out.
 void DerivationBuilder::Impl::leave(bool failed) {
     watch.reset();
+    started.reset();
     process.reset();
     finishLog();
     if (failed && settings.keepFailed) {
