@@ -201,8 +201,9 @@ bool isSensible(const Description &d) {
     bool users = d.pivot ? d.insideUid != 0 && d.userNamespace : d.insideUid == d.outsideUid;
     bool known = d.insideUid != UINT32_MAX && d.outsideUid != UINT32_MAX;
     bool directory = d.buildDirFd == -1 || (d.buildDirFd > 0 && !d.pivot);
-    return users && known && directory && d.outputFd > 0 && d.parentPid > 0 && !d.builder.empty() &&
-           d.filter.size() % 8 == 0 && d.filter.size() / 8 <= 4096;
+    bool network = !d.privateNetwork || d.userNamespace;
+    return users && known && directory && network && d.outputFd > 0 && d.parentPid > 0 &&
+           !d.builder.empty() && d.filter.size() % 8 == 0 && d.filter.size() / 8 <= 4096;
 }
 
 } // namespace

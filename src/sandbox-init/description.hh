@@ -89,9 +89,9 @@ struct Description {
     int32_t buildDirFd = -1;
     bool readOnlyRoot = true;
     bool userNamespace = true;
-    bool privateNetwork = true; ///< with IPC, UTS and cgroup namespaces given by `namespaces`
+    bool privateNetwork = true; ///< belongs to the user namespace, which there must be
     bool classicMounts = false; ///< without mount_setattr, which came with Linux 5.12
-    uint32_t namespaces = 0;    ///< CLONE_NEW* bits besides user, pid and mount
+    uint32_t namespaces = 0;    ///< CLONE_NEW* bits besides user, pid, mount and network
     bool privileged = false;    ///< the daemon has root's rights over mounts and users: it may lease a build
                                 ///< user, and maps and opens things for us
     uint32_t insideUid = 0, insideGid = 0;   ///< the builder's, in its namespace

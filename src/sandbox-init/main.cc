@@ -7,9 +7,10 @@
 //
 // Three processes make one build:
 //
-//   outer    the daemon's child, in the daemon's namespaces; keeps the daemon's rights, and little more to do
-//   than wait inner    pid 1 of the new namespaces; makes the sandbox, gives everything up, reaps builder
-//   inner's child
+//   outer    the daemon's child, in the daemon's namespaces; keeps the daemon's rights until it has nothing
+//            more to do but wait
+//   inner    pid 1 of the new namespaces; makes the sandbox, gives everything up, reaps
+//   builder  inner's child
 //
 // When the daemon dies the kernel kills outer (PR_SET_PDEATHSIG), then inner likewise, then, since inner is
 // the first process of its pid namespace, everything in there; the mounts go with the last of them. No step
@@ -89,7 +90,7 @@ std::string readAll(int fd) {
 
 /// The daemon may think better of it, or die: then there is nothing to be done.
 Description awaitDescription(int socket) {
-    std::vector<int> descriptors = receiveDescriptors(socket);
+    std::vector<int> descriptors = receiveDescriptors(socket, Step::readDescription);
     close(socket);
     if (descriptors.empty()) {
         _exit(0);

@@ -21,9 +21,11 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/filter.h>
+#include <linux/nsfs.h>
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -741,6 +743,59 @@ TEST_F(SupervisorTest, isWaitedForWhenProcessesAreLeft) {
     EXPECT_EQ(process.poll(), std::nullopt);
     EXPECT_EQ(kill(process.pid(), SIGCONT), 0);
     EXPECT_EQ(process.wait().exitCode, 7);
+}
+
+ino_t inodeOf(const UniqueFd &file) {
+    struct stat st = {};
+    EXPECT_EQ(fstat(file.get(), &st), 0);
+    return st.st_ino;
+}
+
+TEST_F(SandboxTest, networkBelongsToTheSandboxsUsers) {
+    BuilderProcess process = spawnSandbox(shell("exec busybox sleep 63524130"));
+    pid_t builder = -1;
+    while (builder < 0 && !process.poll()) {
+        for (pid_t pid : processesWith("63524130")) {
+            // Before it is executed, sandbox-init's own processes hide from us.
+            builder = descendantsOf(process.pid()).contains(pid) ? pid : -1;
+        }
+    }
+    std::string namespaces = fmt::format("/proc/{}/ns/", builder);
+    UniqueFd network(open((namespaces + "net").c_str(), O_RDONLY | O_CLOEXEC));
+    UniqueFd users(open((namespaces + "user").c_str(), O_RDONLY | O_CLOEXEC));
+    UniqueFd hosts(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+    UniqueFd owner(ioctl(network.get(), NS_GET_USERNS));
+    EXPECT_EQ(inodeOf(owner), inodeOf(users));
+    EXPECT_NE(inodeOf(network), inodeOf(hosts));
+}
+
+/// In a user namespace of its own, which allows no network namespaces.
+TEST_F(SandboxTest, networkThatCannotBeMadeIsReported) {
+    Pipe words = makePipe();
+    pid_t daemon = fork();
+    if (daemon == 0) {
+        uid_t user = geteuid();
+        gid_t group = getegid();
+        bool ready = unshare(CLONE_NEWUSER) == 0;
+        std::ofstream("/proc/self/setgroups") << "deny";
+        std::ofstream("/proc/self/uid_map") << fmt::format("0 {} 1", user);
+        std::ofstream("/proc/self/gid_map") << fmt::format("0 {} 1", group);
+        std::ofstream("/proc/sys/user/max_net_namespaces") << "0" << std::flush;
+        ready = ready && slurp("/proc/sys/user/max_net_namespaces") == "0\n";
+        SandboxSpec spec = shell("");
+        spec.uidOutside = spec.gidOutside = static_cast<uid_t>(-1);
+        std::string told = ready ? spawnSandbox(spec).wait().describe() : "not to be tried here";
+        _exit(write(words.writeEnd.get(), told.data(), told.size()) < 0);
+    }
+    words.writeEnd.reset();
+    char buffer[1000];
+    ssize_t length = read(words.readEnd.get(), buffer, sizeof buffer);
+    waitpid(daemon, nullptr, 0);
+    std::string told(buffer, length > 0 ? static_cast<size_t>(length) : 0);
+    if (told == "not to be tried here") {
+        GTEST_SKIP() << told;
+    }
+    EXPECT_NE(told.find("entering new namespaces 'network': No space left on device"), told.npos) << told;
 }
 
 /// Forks a spawner, kills it with SIGKILL and looks at what is left.
