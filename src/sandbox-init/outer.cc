@@ -150,6 +150,7 @@ void runOuter(Description description) {
         runInner(description, sources, gate[0], network[1]);
     }
     close(network[1]);
+    close(description.outputFd); // or the log's end could come later than the builder's
     int users = -1;
     if (description.userNamespace) {
         int process = openProcess(inner);
@@ -161,7 +162,7 @@ void runOuter(Description description) {
     if (description.privateNetwork) {
         makeNetwork(users, network[0], description);
     }
-    // The log and the mounts are not ours to keep open.
+    // The mounts are not ours to keep open.
     closeAllBut(0, {std::min(statusFd(), gate[1]), std::max(statusFd(), gate[1])});
     awaitInner(inner, awaited);
 }
