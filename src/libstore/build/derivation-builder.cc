@@ -173,7 +173,7 @@ Task<> DerivationBuilder::Impl::leaseUser() {
 void DerivationBuilder::Impl::prepare() {
     sandboxed = decideSandbox();
     requireDescriptors(descriptorsOfBuild);
-    started.emplace(startSandbox(sandboxInitProgram()));
+    started.emplace(worker.takeSandbox());
     std::optional<gid_t> group = user ? std::optional(user->gid()) : std::nullopt;
     leftovers.emplace(store);
     chooseScratchPaths();
@@ -327,6 +327,7 @@ void DerivationBuilder::Impl::enter() {
     process.emplace(spawnSandbox(std::move(*started), spec));
     started.reset();
     slot.setBuilder(process->pid());
+    worker.startSandboxAhead();
     watch.emplace(worker.loop, *process, terminal, *log, settings, store.dir().print(plan.drvPath), result);
 }
 
