@@ -7,7 +7,7 @@ namespace firn::sandbox {
 namespace {
 
 constexpr uint32_t magic = 0x78626e73;
-constexpr uint32_t version = 5;
+constexpr uint32_t version = 6;
 
 class Encoder {
   public:
@@ -126,7 +126,6 @@ constexpr size_t smallestOp = 8 * 4;
 template<typename Coder, typename Value>
 void fields(Coder &coder, Value &d) {
     coder.number(d.parentPid);
-    coder.number(d.statusFd);
     coder.number(d.outputFd);
     coder.flag(d.pivot);
     coder.number(d.buildDirFd);
@@ -176,7 +175,7 @@ bool isSensible(const SetupOp &op) {
     bool hasSource = op.kind == OpKind::bind || op.kind == OpKind::overlay;
     bool namesSource = op.source == SourceKind::path
                            ? !op.sourcePath.empty() && op.sourceFd == -1
-                           : op.source != SourceKind::none && op.sourceFd > 2 && op.sourcePath.empty();
+                           : op.source != SourceKind::none && op.sourceFd > 0 && op.sourcePath.empty();
     bool anySource = op.kind != OpKind::overlay && (op.flags & opExecutable) == 0;
     namesSource = namesSource && (anySource || op.source == SourceKind::descriptor);
     return isPlainAbsolutePath(op.target) && (op.mode & ~01777u) == 0 && (op.flags & ~allOpFlags) == 0 &&
@@ -201,8 +200,9 @@ bool isSensible(const Description &d) {
     // Inside its own root a builder is never uid 0; without one it is what it is on the host.
     bool users = d.pivot ? d.insideUid != 0 && d.userNamespace : d.insideUid == d.outsideUid;
     bool known = d.insideUid != UINT32_MAX && d.outsideUid != UINT32_MAX;
-    bool directory = d.buildDirFd == -1 || (d.buildDirFd > 2 && !d.pivot);
-    return users && known && directory && d.statusFd > 2 && d.outputFd > 2 && d.parentPid > 0 &&
+    bool directory = d.buildDirFd == -1 || (d.buildDirFd > 0 && !d.pivot);
+    bool network = !d.privateNetwork || d.userNamespace;
+    return users && known && directory && network && d.outputFd > 0 && d.parentPid > 0 &&
            !d.builder.empty() && d.filter.size() % 8 == 0 && d.filter.size() / 8 <= 4096;
 }
 
@@ -230,6 +230,24 @@ std::optional<Description> decodeDescription(std::string_view bytes) {
         return std::nullopt;
     }
     return description;
+}
+
+bool resolveDescriptors(Description &description, const std::vector<int> &descriptors) {
+    bool good = true;
+    auto resolve = [&](int32_t &place) {
+        if (place < 0) {
+            return; // there is none
+        }
+        bool there = static_cast<size_t>(place) < descriptors.size();
+        good = good && there;
+        place = there ? descriptors[static_cast<size_t>(place)] : -1;
+    };
+    resolve(description.outputFd);
+    resolve(description.buildDirFd);
+    for (SetupOp &op : description.ops) {
+        resolve(op.sourceFd);
+    }
+    return good;
 }
 
 const char *stepName(Step step) {

@@ -3,10 +3,11 @@
 // What the daemon tells sandbox-init to set up, and what sandbox-init tells back.
 //
 // The daemon is a threaded process, so nothing but exec may happen between its fork and the small program;
-// everything it wants done is written down as a Description and travels in a memfd. The format is private to
-// one version of Firn: both sides are built together, a different version is refused. It is read with every
-// length checked all the same, since it carries a client's strings (arguments, environment) into a process
-// that may be root.
+// everything it wants done is written down as a Description and travels in a memfd. It comes over a socket,
+// as one message, with the descriptors that it names by their place in that message: so the program can be
+// started while they are still being made. The format is private to one version of Firn: both sides are built
+// together, a different version is refused. It is read with every length checked all the same, since it
+// carries a client's strings (arguments, environment) into a process that may be root.
 //
 // Layout, all numbers little-endian u32: magic, version, then the fields in the order of `fields()` in
 // description.cc. A string or a list is its length and then its bytes or elements; a flag is 0 or 1. Nothing
@@ -23,6 +24,9 @@ namespace firn::sandbox {
 
 /// The encoded size is bounded: a closure of 100,000 inputs takes about 20 MiB.
 constexpr size_t maxDescriptionSize = 64 * 1024 * 1024;
+
+/// In one message: the memfd, in the first place, and what the description names.
+constexpr size_t maxSentDescriptors = 16;
 
 /// The closed list of things that sandbox-init does to build the file system. They run in the order given.
 enum class OpKind : uint32_t {
@@ -71,24 +75,23 @@ struct SetupOp {
     std::string data;
     SourceKind source = SourceKind::none;
     std::string sourcePath;
-    int32_t sourceFd = -1; ///< inherited descriptor
+    int32_t sourceFd = -1; ///< as sent: its place in the message
     uint32_t flags = 0;
 };
 
 struct Description {
     int32_t parentPid = 0; ///< the daemon: sandbox-init ends at once when its parent is another by now
-    int32_t statusFd = -1; ///< pipe for Reports
-    int32_t outputFd = -1; ///< becomes the builder's stdout and stderr
+    int32_t outputFd = -1; ///< becomes the builder's stdout and stderr; as sent: its place in the message
     bool pivot = true;     ///< a root of its own (sandboxed); else ops apply to the host's tree in a private
                            ///< mount namespace: then their targets exist, and no symlink leads to them
     /// Without a root of its own: the working directory is this one, or else nothing is mounted and nothing
-    /// runs; afterwards it is what was mounted on it. −1: any.
+    /// runs; afterwards it is what was mounted on it. −1: any. As sent: its place in the message.
     int32_t buildDirFd = -1;
     bool readOnlyRoot = true;
     bool userNamespace = true;
-    bool privateNetwork = true; ///< with IPC, UTS and cgroup namespaces given by `namespaces`
+    bool privateNetwork = true; ///< belongs to the user namespace, which there must be
     bool classicMounts = false; ///< without mount_setattr, which came with Linux 5.12
-    uint32_t namespaces = 0;    ///< CLONE_NEW* bits besides user, pid and mount
+    uint32_t namespaces = 0;    ///< CLONE_NEW* bits besides user, pid, mount and network
     bool privileged = false;    ///< the daemon has root's rights over mounts and users: it may lease a build
                                 ///< user, and maps and opens things for us
     uint32_t insideUid = 0, insideGid = 0;   ///< the builder's, in its namespace
@@ -112,6 +115,9 @@ std::string encodeDescription(const Description &description);
 
 /// nullopt for anything that encodeDescription() would not have written for a sensible description.
 std::optional<Description> decodeDescription(std::string_view bytes);
+
+/// Puts the descriptors of a message in for their places in it; false where a place is beyond them.
+bool resolveDescriptors(Description &description, const std::vector<int> &descriptors);
 
 /// Where set-up stopped. The names for messages are in stepName().
 enum class Step : uint32_t {
@@ -164,7 +170,7 @@ enum class ReportKind : uint32_t {
 
 /// One message on the status pipe, written in one piece (at most PIPE_BUF bytes) and followed by pathLength
 /// bytes of path. The first report is the result; EOF after it means that every process of the sandbox is
-/// gone.
+/// gone, with its mounts and namespaces.
 struct Report {
     uint32_t magic = reportMagic;
     ReportKind kind = ReportKind::setupFailed;
@@ -173,7 +179,8 @@ struct Report {
     uint64_t userMicroseconds = 0;   ///< CPU time of the builder and the children it waited for
     uint64_t systemMicroseconds = 0; ///< likewise, in the kernel
     uint32_t pathLength = 0;
-    uint32_t isFull = 0; ///< 1: next to nothing was left of the file system with opWatchSpace
+    uint16_t isFull = 0;   ///< 1: next to nothing was left of the file system with opWatchSpace
+    uint16_t allEnded = 0; ///< 1: no process of the build is left already now, only sandbox-init's own
 
     static constexpr uint32_t reportMagic = 0x4e524946;
 };

@@ -7,7 +7,7 @@
 
 namespace firn::sandbox {
 
-/// Where reports go; set once the description has been read.
+/// Where reports go; set before anything can fail.
 void setStatusFd(int fd);
 int statusFd();
 

@@ -10,14 +10,11 @@
 #include <linux/keyctl.h>
 #include <linux/seccomp.h>
 #include <linux/securebits.h>
-#include <net/if.h>
 #include <poll.h>
 #include <sched.h>
-#include <sys/ioctl.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
@@ -73,13 +70,15 @@ void setNames(const Description &d) {
     }
 }
 
-void raiseLoopback() {
-    int fd = check(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), Step::raiseLoopback, "socket");
-    struct ifreq request = {};
-    strcpy(request.ifr_name, "lo");
-    request.ifr_flags = IFF_UP | IFF_LOOPBACK | IFF_RUNNING;
-    check(ioctl(fd, SIOCSIFFLAGS, &request), Step::raiseLoopback, "lo");
-    close(fd);
+/// The outer process makes it meanwhile, or has said why it cannot.
+void joinNetwork(int socket) {
+    std::vector<int> network = receiveDescriptors(socket, Step::enterNamespaces);
+    if (network.empty()) {
+        _exit(1);
+    }
+    check(setns(network.front(), CLONE_NEWNET), Step::enterNamespaces, "network");
+    close(network.front());
+    close(socket);
 }
 
 /// Also the ways back: the bounding set for file capabilities, securebits for uid 0, and keeping them over a
@@ -229,8 +228,20 @@ bool isFull(int watched) {
     return noInodes || uint64_t{space.f_bavail} * space.f_frsize < std::min(scarce, whole / 16);
 }
 
+/// Whether no process of the build is left. They all descend from us: before a process can be reaped, its
+/// children have gone to us, or to an ancestor of theirs that is still there.
+bool allEnded() {
+    pid_t ended;
+    do {
+        ended = waitpid(-1, nullptr, WNOHANG | __WALL);
+    } while (ended > 0 || (ended < 0 && errno == EINTR));
+    return ended < 0 && errno == ECHILD;
+}
+
+/// Where nothing is left to be killed, the daemon need not wait for the kernel to take the sandbox down.
 [[noreturn]] void reportEnd(int status, const struct rusage &usage, int watched) {
     Report end;
+    end.allEnded = allEnded() ? 1 : 0;
     end.isFull = isFull(watched) ? 1 : 0;
     end.kind = WIFSIGNALED(status) ? ReportKind::signaled : ReportKind::exited;
     end.value = WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status);
@@ -257,7 +268,7 @@ bool isFull(int watched) {
 
 } // namespace
 
-void runInner(const Description &description, Sources &sources, int gate) {
+void runInner(const Description &description, Sources &sources, int gate, int network) {
     awaitMapping(gate);
     if (description.userNamespace) {
         becomeUser(description);
@@ -267,7 +278,7 @@ void runInner(const Description &description, Sources &sources, int gate) {
     FileSystemResult files = setUpFileSystem(description, sources);
     setNames(description);
     if (description.privateNetwork) {
-        raiseLoopback();
+        joinNetwork(network);
     }
     becomeUnprivileged(description);
     hideFromBuilder();

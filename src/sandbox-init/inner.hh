@@ -12,7 +12,8 @@ namespace firn::sandbox {
 /// is the end of every process in the sandbox; the kernel sees to that.
 ///
 /// `gate` is a pipe whose write end only the outer process holds: a byte says that the user ids are mapped,
-/// the end of file says that the outer process, and so the daemon, is gone.
-[[noreturn]] void runInner(const Description &description, Sources &sources, int gate);
+/// the end of file says that the outer process, and so the daemon, is gone. Over `network`, a socket, comes
+/// the private network's namespace, if there is to be one.
+[[noreturn]] void runInner(const Description &description, Sources &sources, int gate, int network);
 
 } // namespace firn::sandbox

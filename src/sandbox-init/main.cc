@@ -1,14 +1,16 @@
 // firn-sandbox-init: becomes the sandbox, and then the builder.
 //
-//   firn-sandbox-init FD            FD is a memfd with a Description; see description.hh
-//   firn-sandbox-init --kill-uid N  kills every process of user N; the daemon is root
-//   firn-sandbox-init --nothing     the builder of a trial sandbox
+//   firn-sandbox-init SOCKET STATUS  descriptors: a Description comes over the one, Reports go to the other;
+//                                    see description.hh
+//   firn-sandbox-init --kill-uid N   kills every process of user N; the daemon is root
+//   firn-sandbox-init --nothing      the builder of a trial sandbox
 //
 // Three processes make one build:
 //
-//   outer    the daemon's child, in the daemon's namespaces; keeps the daemon's rights, and little more to do
-//   than wait inner    pid 1 of the new namespaces; makes the sandbox, gives everything up, reaps builder
-//   inner's child
+//   outer    the daemon's child, in the daemon's namespaces; keeps the daemon's rights until it has nothing
+//            more to do but wait
+//   inner    pid 1 of the new namespaces; makes the sandbox, gives everything up, reaps
+//   builder  inner's child
 //
 // When the daemon dies the kernel kills outer (PR_SET_PDEATHSIG), then inner likewise, then, since inner is
 // the first process of its pid namespace, everything in there; the mounts go with the last of them. No step
@@ -24,10 +26,12 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "sandbox-init/description.hh"
+#include "sandbox-init/descriptors.hh"
 #include "sandbox-init/fail.hh"
 #include "sandbox-init/outer.hh"
 
@@ -84,6 +88,21 @@ std::string readAll(int fd) {
     _exit(0);
 }
 
+/// The daemon may think better of it, or die: then there is nothing to be done.
+Description awaitDescription(int socket) {
+    std::vector<int> descriptors = receiveDescriptors(socket, Step::readDescription);
+    close(socket);
+    if (descriptors.empty()) {
+        _exit(0);
+    }
+    auto description = decodeDescription(readAll(descriptors.front()));
+    close(descriptors.front());
+    if (!description || !resolveDescriptors(*description, descriptors)) {
+        usage("the description is not of this version or damaged");
+    }
+    return std::move(*description);
+}
+
 } // namespace
 
 int main(int argc, char **argv) {
@@ -93,15 +112,11 @@ int main(int argc, char **argv) {
     if (argc == 2 && strcmp(argv[1], "--nothing") == 0) {
         return 0; // as the builder of a trial sandbox
     }
-    if (argc != 2) {
+    if (argc != 3) {
         usage("wrong arguments");
     }
-    int fd = static_cast<int>(parseNumber(argv[1]));
-    auto description = decodeDescription(readAll(fd));
-    close(fd);
-    if (!description) {
-        usage("the description is not of this version or damaged");
-    }
-    setStatusFd(description->statusFd);
-    runOuter(std::move(*description));
+    setStatusFd(static_cast<int>(parseNumber(argv[2])));
+    // Once more when it is known which process that is.
+    check(prctl(PR_SET_PDEATHSIG, SIGKILL), Step::watchParent);
+    runOuter(awaitDescription(static_cast<int>(parseNumber(argv[1]))));
 }

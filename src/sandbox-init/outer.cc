@@ -7,8 +7,11 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/sched.h>
+#include <net/if.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -53,7 +56,6 @@ pid_t forkInto(uint64_t namespaces) {
 uint64_t namespacesOf(const Description &description) {
     uint64_t flags = CLONE_NEWPID | CLONE_NEWNS | description.namespaces;
     flags |= description.userNamespace ? CLONE_NEWUSER : 0;
-    flags |= description.privateNetwork ? CLONE_NEWNET : 0;
     return flags;
 }
 
@@ -67,15 +69,38 @@ std::string mapLine(uint32_t inside, uint32_t outside) {
     return std::to_string(inside) + " " + std::to_string(outside) + " 1\n";
 }
 
+int openProcess(pid_t process) {
+    std::string directory = "/proc/" + std::to_string(process);
+    return check(open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC), Step::mapUsers, directory);
+}
+
 /// One user and one group. Nothing in the sandbox may change its groups: dropping one could open what
 /// "others" may read but its members may not.
-void mapUsers(pid_t inner, const Description &description) {
-    std::string directory = "/proc/" + std::to_string(inner);
-    int process = check(open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC), Step::mapUsers, directory);
-    writeProcFile(process, "setgroups", "deny");
-    writeProcFile(process, "uid_map", mapLine(description.insideUid, description.outsideUid));
-    writeProcFile(process, "gid_map", mapLine(description.insideGid, description.outsideGid));
-    close(process);
+void mapUsers(int inner, const Description &description) {
+    writeProcFile(inner, "setgroups", "deny");
+    writeProcFile(inner, "uid_map", mapLine(description.insideUid, description.outsideUid));
+    writeProcFile(inner, "gid_map", mapLine(description.insideGid, description.outsideGid));
+}
+
+void raiseLoopback() {
+    int fd = check(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), Step::raiseLoopback, "socket");
+    struct ifreq request = {};
+    strcpy(request.ifr_name, "lo");
+    request.ifr_flags = IFF_UP | IFF_LOOPBACK | IFF_RUNNING;
+    check(ioctl(fd, SIOCSIFFLAGS, &request), Step::raiseLoopback, "lo");
+    close(fd);
+}
+
+/// To make a network takes the kernel longer than all the other namespaces together, so this is done while
+/// the inner process is busy with its mounts. It shall belong to the sandbox's user namespace, and so must
+/// its maker: from here on our rights are over that alone, which is as many as it takes to end it.
+void makeNetwork(int users, int socket, const Description &description) {
+    check(setns(users, CLONE_NEWUSER), Step::enterNamespaces, "user");
+    check(unshare(CLONE_NEWNET), Step::enterNamespaces, "network");
+    raiseLoopback();
+    int network = check(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), Step::enterNamespaces, "network");
+    sendDescriptor(socket, network, Step::enterNamespaces);
+    dieWithDaemon(description); // which the change of user namespaces has cleared
 }
 
 /// Waits until the pid namespace is gone: the kernel lets its first process be reaped only when it was the
@@ -116,16 +141,28 @@ void runOuter(Description description) {
 
     int gate[2];
     check(pipe2(gate, O_CLOEXEC), Step::enterNamespaces, "pipe");
+    int network[2];
+    check(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, network), Step::enterNamespaces, "socket");
     pid_t inner = check(forkInto(namespacesOf(description)), Step::enterNamespaces);
     if (inner == 0) {
         close(gate[1]);
-        runInner(description, sources, gate[0]);
+        close(network[0]);
+        runInner(description, sources, gate[0], network[1]);
     }
+    close(network[1]);
+    close(description.outputFd); // or the log's end could come later than the builder's
+    int users = -1;
     if (description.userNamespace) {
-        mapUsers(inner, description);
+        int process = openProcess(inner);
+        mapUsers(process, description);
+        users = check(openat(process, "ns/user", O_RDONLY | O_CLOEXEC), Step::mapUsers, "ns/user");
+        close(process);
     }
     check(static_cast<int>(write(gate[1], "", 1)), Step::enterNamespaces, "gate");
-    // The log and the mounts are not ours to keep open.
+    if (description.privateNetwork) {
+        makeNetwork(users, network[0], description);
+    }
+    // The mounts are not ours to keep open.
     closeAllBut(0, {std::min(statusFd(), gate[1]), std::max(statusFd(), gate[1])});
     awaitInner(inner, awaited);
 }

@@ -431,7 +431,7 @@ class Holds:
     functions in the connection (as far as `preload()` was called).
 
     `probe`   a program is executed from a build directory, to find out whether that works
-    `enter`   sandbox-init has been started, with the directory and its mount in its hands, and has done nothing yet
+    `enter`   sandbox-init has been told what to do, with the directory and its mount as good as in its hands, and has done nothing yet
     `set-up`  everything is made and given up, and the builder is being executed: its program is under a lease (fcntl(2)),
               whose holder the kernel waits for
     `run`     the builder runs, and waits
@@ -444,20 +444,24 @@ class Holds:
 
     PROGRAM = r"""
         #include <fcntl.h>
+        #include <poll.h>
         #include <stdio.h>
+        #include <stdlib.h>
         #include <string.h>
         #include <unistd.h>
         static volatile char folder[512] = "@FOLDER@";
         int main(int argc, char **argv) {
             char hold[600], at[600], real[600], self[600] = "";
-            int probe = argc == 2 && strcmp(argv[1], "--nothing") == 0;
+            int probe = argc == 2 && strcmp(argv[1], "--nothing") == 0, enter = argc == 3 && argv[1][0] != '-';
             const char *phase = probe ? "probe" : "enter", *where = (const char *)folder;
             snprintf(hold, sizeof hold, "%s/hold-%s", where, phase);
             snprintf(at, sizeof at, "%s/at-%s", where, phase);
             snprintf(real, sizeof real, "%s/real", where);
             if (readlink("/proc/self/exe", self, sizeof self - 1) < 0) return 126;
             int copied = strncmp(self, where, strlen(where)) != 0;
-            if (argc == 2 && copied == probe && access(hold, F_OK) == 0) {
+            if ((probe || enter) && copied == probe && access(hold, F_OK) == 0) {
+                struct pollfd told = {probe ? -1 : atoi(argv[1]), POLLIN, 0};
+                if (enter) poll(&told, 1, -1);
                 close(open(at, O_CREAT | O_WRONLY, 0600));
                 while (access(hold, F_OK) == 0) usleep(2000);
             }

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 
 import pytest
@@ -248,6 +249,35 @@ def test_two_sandboxes_do_not_see_each_other(world):
         'let f = n: sh n "echo x > /tmp/mark-$name; echo x > mark-$name; sleep 0.4; ls /tmp . | grep mark > $out" {}; in [ (f "a") (f "b") ]',
         "--max-jobs", "2").ok().lines]
     assert lines == [["mark-a", "mark-a"], ["mark-b", "mark-b"]] or all(len(set(line)) == 1 for line in lines)
+
+
+def waiting_sandboxes(world):
+    """Those that have been started and not been told yet what to do."""
+    below = machine.descendants(of=world.daemon.pid)
+    inits = {process.pid for process in below if os.path.basename((process.command or [""])[0]) == "firn-sandbox-init"}
+    parents = {process.parent for process in below}
+    return [process.pid for process in below if process.pid in inits and process.parent not in inits and process.pid not in parents]
+
+
+@pytest.mark.firn_only("stock Nix has no such processes")
+@pytest.mark.parametrize("follows, killed", [(True, False), (True, True), (False, False)])
+def test_the_next_sandbox_is_started_while_a_builder_runs_if_another_build_follows(world, follows, killed):
+    signals = world.root / "signal"
+    signals.mkdir()
+    os.mkfifo(signals / "go")
+    signals.joinpath("go").chmod(0o666)
+    world.conf["sandbox-paths"] += f" /signal={signals}"
+    first = """sh "first" "echo started >&2; read line < /signal/go; echo > $out" {}"""
+    client = world.popen(["nix-build", "--no-out-link", world.nix(f"""sh "second" "cat ${{{first}}} > $out" {{}}""" if follows else first)])
+    assert any(b"started" in line for line in client.stderr)
+    assert machine.wait_until(lambda: len(waiting_sandboxes(world)) == follows)
+    if killed:
+        os.kill(waiting_sandboxes(world)[0], signal.SIGKILL)
+        assert machine.wait_until(lambda: waiting_sandboxes(world) == [])
+    signals.joinpath("go").write_text("\n")
+    client.communicate()
+    assert client.returncode == 0
+    assert world.wait_for_quiet() == []
 
 
 @pytest.mark.root_only

@@ -8,7 +8,6 @@ namespace {
 Description sample() {
     Description d;
     d.parentPid = 77;
-    d.statusFd = 5;
     d.outputFd = 6;
     d.insideUid = 1000;
     d.insideGid = 100;
@@ -86,13 +85,26 @@ TEST(SandboxDescriptionTest, senselessOnesAreRefused) {
     };
     EXPECT_TRUE(refused([](auto &d) { d.insideUid = 0; }));
     EXPECT_TRUE(refused([](auto &d) { d.outsideUid = UINT32_MAX; }));
-    EXPECT_TRUE(refused([](auto &d) { d.statusFd = 1; }));
+    EXPECT_TRUE(refused([](auto &d) { d.outputFd = 0; }));
     EXPECT_TRUE(refused([](auto &d) { d.filter.pop_back(); }));
     EXPECT_TRUE(refused([](auto &d) { d.builder.clear(); }));
     EXPECT_TRUE(refused([](auto &d) { d.userNamespace = false; }));
     EXPECT_TRUE(refused([](auto &d) { d.ops[1].sourceFd = 9; }));
     EXPECT_TRUE(refused([](auto &d) { d.ops[0].mode = 04755; }));
     EXPECT_TRUE(refused([](auto &d) { d.ops[0].flags = 1u << 31; }));
+}
+
+TEST(SandboxDescriptionTest, descriptorsTakeTheirPlaces) {
+    Description d = sample();
+    d.outputFd = 2;
+    d.ops[0].sourceFd = 1;
+    EXPECT_TRUE(resolveDescriptors(d, {30, 31, 32}));
+    EXPECT_EQ(d.outputFd, 32);
+    EXPECT_EQ(d.buildDirFd, -1);
+    EXPECT_EQ(d.ops[0].sourceFd, 31);
+    EXPECT_EQ(d.ops[1].sourceFd, -1);
+    d.outputFd = 3;
+    EXPECT_FALSE(resolveDescriptors(d, {30, 31, 32}));
 }
 
 } // namespace

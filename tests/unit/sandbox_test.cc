@@ -21,9 +21,11 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/filter.h>
+#include <linux/nsfs.h>
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -547,6 +549,53 @@ TEST_F(SandboxTest, missingInitProgramThrows) {
     EXPECT_THROW(spawnSandbox(spec), SysError);
 }
 
+TEST_F(SandboxTest, startedBeforehandItBecomesWhatIsAskedForThen) {
+    StartedSandbox started = startSandbox(initProgram());
+    std::ofstream(root_ + "/store/later") << "made later\n";
+    SandboxSpec spec = shell("busybox cat /nix/store/later");
+    addInput(spec, "later");
+    BuilderResult result = spawnSandbox(std::move(started), spec).wait();
+    EXPECT_TRUE(result.succeeded()) << result.describe();
+    EXPECT_EQ(takeOutput(), "made later\n");
+}
+
+TEST_F(SandboxTest, startedInVainItEnds) {
+    pid_t pid;
+    {
+        StartedSandbox started = startSandbox(initProgram());
+        pid = started.process.pid();
+        SandboxSpec senseless = shell("");
+        senseless.builder.clear();
+        EXPECT_THROW(spawnSandbox(std::move(started), senseless), Error);
+    }
+    EXPECT_EQ(waitpid(pid, nullptr, 0), -1) << "still there, or not reaped";
+}
+
+TEST_F(SandboxTest, endBeforeItIsToldWhatToDoIsReported) {
+    StartedSandbox started = startSandbox(initProgram());
+    ASSERT_EQ(kill(started.process.pid(), SIGKILL), 0);
+    struct pollfd end = {started.process.statusFd(), POLLIN, 0};
+    ASSERT_EQ(poll(&end, 1, 60'000), 1);
+    BuilderResult result = spawnSandbox(std::move(started), shell("busybox sleep 1000")).wait();
+    EXPECT_EQ(result.kind, Kind::lost);
+    EXPECT_NE(result.path.find("signal 9"), std::string::npos) << result.path;
+}
+
+TEST_F(SandboxTest, ownDescriptorsMayBeAnyNumber) {
+    // Numbers of the standard three are given away first where those are closed.
+    pid_t daemon = fork();
+    if (daemon == 0) {
+        close(0);
+        close(1);
+        SandboxSpec spec = shell("busybox ls /proc/self/fd | busybox wc -l; exit 7");
+        _exit(spawnSandbox(spec).wait().exitCode);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(daemon, &status, 0), daemon);
+    EXPECT_EQ(WEXITSTATUS(status), 7);
+    EXPECT_EQ(takeOutput(), "4\n"); // the three, and the one by which ls reads them
+}
+
 TEST_F(SandboxTest, optionalSandboxPathMayBeMissing) {
     SandboxSpec spec = shell("busybox ls -d /opt");
     spec.sandboxPaths.push_back(parseSandboxPath("/opt=/nonexistent/thing?"));
@@ -658,6 +707,97 @@ TEST_F(SandboxTest, backgroundProcessesEndWithTheBuilder) {
     EXPECT_TRUE(processesWith("91827361").empty());
 }
 
+/// What the supervisor does is held up: it is stopped while the builder waits at a gate, which then opens.
+class SupervisorTest : public SandboxTest {
+  protected:
+    BuilderProcess endWithStoppedSupervisor(const std::string &script) {
+        std::string gate = root_ + "/build/gate";
+        EXPECT_EQ(mkfifo(gate.c_str(), 0666), 0);
+        EXPECT_EQ(chmod(gate.c_str(), 0666), 0);
+        BuilderProcess process = spawnSandbox(shell("read line < gate; " + script));
+        UniqueFd opened(open(gate.c_str(), O_WRONLY | O_CLOEXEC)); // once the builder is there
+        EXPECT_EQ(kill(process.pid(), SIGSTOP), 0);
+        EXPECT_EQ(write(opened.get(), "\n", 1), 1);
+        return process;
+    }
+
+    static void awaitReport(const BuilderProcess &process) {
+        struct pollfd readable = {process.statusFd(), POLLIN, 0};
+        EXPECT_EQ(poll(&readable, 1, 60'000), 1);
+    }
+};
+
+TEST_F(SupervisorTest, isNotWaitedForWhenNoProcessIsLeft) {
+    BuilderProcess process = endWithStoppedSupervisor("busybox true & wait; exit 7");
+    awaitReport(process);
+    std::optional<BuilderResult> result = process.poll();
+    EXPECT_EQ(kill(process.pid(), SIGCONT), 0);
+    ASSERT_NE(result, std::nullopt);
+    EXPECT_EQ(result->kind, Kind::exited);
+    EXPECT_EQ(result->exitCode, 7);
+}
+
+TEST_F(SupervisorTest, isWaitedForWhenProcessesAreLeft) {
+    BuilderProcess process = endWithStoppedSupervisor("busybox setsid busybox sleep 1000 & exit 7");
+    awaitReport(process);
+    EXPECT_EQ(process.poll(), std::nullopt);
+    EXPECT_EQ(kill(process.pid(), SIGCONT), 0);
+    EXPECT_EQ(process.wait().exitCode, 7);
+}
+
+ino_t inodeOf(const UniqueFd &file) {
+    struct stat st = {};
+    EXPECT_EQ(fstat(file.get(), &st), 0);
+    return st.st_ino;
+}
+
+TEST_F(SandboxTest, networkBelongsToTheSandboxsUsers) {
+    BuilderProcess process = spawnSandbox(shell("exec busybox sleep 63524130"));
+    pid_t builder = -1;
+    while (builder < 0 && !process.poll()) {
+        for (pid_t pid : processesWith("63524130")) {
+            // Before it is executed, sandbox-init's own processes hide from us.
+            builder = descendantsOf(process.pid()).contains(pid) ? pid : -1;
+        }
+    }
+    std::string namespaces = fmt::format("/proc/{}/ns/", builder);
+    UniqueFd network(open((namespaces + "net").c_str(), O_RDONLY | O_CLOEXEC));
+    UniqueFd users(open((namespaces + "user").c_str(), O_RDONLY | O_CLOEXEC));
+    UniqueFd hosts(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+    UniqueFd owner(ioctl(network.get(), NS_GET_USERNS));
+    EXPECT_EQ(inodeOf(owner), inodeOf(users));
+    EXPECT_NE(inodeOf(network), inodeOf(hosts));
+}
+
+/// In a user namespace of its own, which allows no network namespaces.
+TEST_F(SandboxTest, networkThatCannotBeMadeIsReported) {
+    Pipe words = makePipe();
+    pid_t daemon = fork();
+    if (daemon == 0) {
+        uid_t user = geteuid();
+        gid_t group = getegid();
+        bool ready = unshare(CLONE_NEWUSER) == 0;
+        std::ofstream("/proc/self/setgroups") << "deny";
+        std::ofstream("/proc/self/uid_map") << fmt::format("0 {} 1", user);
+        std::ofstream("/proc/self/gid_map") << fmt::format("0 {} 1", group);
+        std::ofstream("/proc/sys/user/max_net_namespaces") << "0" << std::flush;
+        ready = ready && slurp("/proc/sys/user/max_net_namespaces") == "0\n";
+        SandboxSpec spec = shell("");
+        spec.uidOutside = spec.gidOutside = static_cast<uid_t>(-1);
+        std::string told = ready ? spawnSandbox(spec).wait().describe() : "not to be tried here";
+        _exit(write(words.writeEnd.get(), told.data(), told.size()) < 0);
+    }
+    words.writeEnd.reset();
+    char buffer[1000];
+    ssize_t length = read(words.readEnd.get(), buffer, sizeof buffer);
+    waitpid(daemon, nullptr, 0);
+    std::string told(buffer, length > 0 ? static_cast<size_t>(length) : 0);
+    if (told == "not to be tried here") {
+        GTEST_SKIP() << told;
+    }
+    EXPECT_NE(told.find("entering new namespaces 'network': No space left on device"), told.npos) << told;
+}
+
 /// Forks a spawner, kills it with SIGKILL and looks at what is left.
 void killSpawner(const SandboxSpec &spec, const std::string &mark) {
     pid_t spawner = fork();
@@ -680,6 +820,25 @@ void killSpawner(const SandboxSpec &spec, const std::string &mark) {
 TEST_F(SandboxTest, deathOfTheDaemonLeavesNothing) {
     killSpawner(shell("busybox setsid busybox sleep 73615243 & busybox sleep 73615243; :"), "73615243");
     EXPECT_EQ(slurp("/proc/self/mountinfo").find(root_), std::string::npos);
+}
+
+TEST_F(SandboxTest, deathOfTheDaemonEndsWhatWaitsToBeTold) {
+    Pipe ready = makePipe();
+    pid_t spawner = fork();
+    if (spawner == 0) {
+        StartedSandbox started = startSandbox(initProgram());
+        ready.writeEnd.reset();
+        pause();
+        _exit(0);
+    }
+    ready.writeEnd.reset();
+    char byte;
+    EXPECT_EQ(read(ready.readEnd.get(), &byte, 1), 0); // once it has been executed
+    std::set<pid_t> family = descendantsOf(spawner);
+    EXPECT_EQ(family.size(), 1u);
+    kill(spawner, SIGKILL);
+    waitpid(spawner, nullptr, 0);
+    EXPECT_TRUE(goneWithin(std::chrono::seconds(60), family));
 }
 
 TEST_F(SandboxTest, deathOfTheDaemonEndsUnsandboxedBuildsToo) {

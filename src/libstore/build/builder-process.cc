@@ -30,7 +30,8 @@ void setNonBlocking(int fd) {
     }
 }
 
-std::optional<BuilderResult> parseReport(std::string_view bytes) {
+/// Cuts the head off.
+std::optional<Report> takeHead(std::string_view &bytes) {
     Report report;
     if (bytes.size() < sizeof report) {
         return std::nullopt;
@@ -40,6 +41,21 @@ std::optional<BuilderResult> parseReport(std::string_view bytes) {
     if (report.magic != Report::reportMagic || report.pathLength > bytes.size()) {
         return std::nullopt;
     }
+    return report;
+}
+
+/// Whether it says that no process of the build is left.
+bool saysAllEnded(std::string_view bytes) {
+    std::optional<Report> report = takeHead(bytes);
+    return report && report->allEnded != 0;
+}
+
+std::optional<BuilderResult> parseReport(std::string_view bytes) {
+    std::optional<Report> head = takeHead(bytes);
+    if (!head) {
+        return std::nullopt;
+    }
+    const Report &report = *head;
     BuilderResult result;
     result.step = report.step;
     result.path = bytes.substr(0, report.pathLength);
@@ -110,7 +126,7 @@ BuilderProcess::BuilderProcess(BuilderProcess &&other) noexcept
 BuilderProcess::~BuilderProcess() {
     if (pid_ != -1) {
         kill();
-        wait();
+        reap();
     }
 }
 
@@ -141,8 +157,8 @@ bool BuilderProcess::readStatus() {
     }
 }
 
-/// The supervisor has let go of the pipe, so it is ending: this wait is short.
-void BuilderProcess::finish() {
+/// Returns the supervisor's exit status.
+int BuilderProcess::reap() {
     int status = 0;
     while (waitpid(pid_, &status, 0) < 0) {
         if (errno != EINTR) {
@@ -150,6 +166,12 @@ void BuilderProcess::finish() {
         }
     }
     pid_ = -1;
+    return status;
+}
+
+/// The supervisor has let go of the pipe, so it is ending: this wait is short.
+void BuilderProcess::finish() {
+    int status = reap();
     result_ = parseReport(received_);
     if (!result_) {
         result_.emplace();
@@ -163,8 +185,13 @@ void BuilderProcess::finish() {
 }
 
 std::optional<BuilderResult> BuilderProcess::poll() {
-    if (!result_ && readStatus()) {
+    if (result_) {
+        return result_;
+    }
+    if (readStatus()) {
         finish();
+    } else if (saysAllEnded(received_)) {
+        result_ = parseReport(received_);
     }
     return result_;
 }

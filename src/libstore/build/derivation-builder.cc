@@ -91,6 +91,7 @@ struct DerivationBuilder::Impl {
     PseudoTerminal terminal;
     std::optional<Activity> activity;
     std::optional<BuildLog> log;
+    std::optional<StartedSandbox> started; ///< until it becomes the process
     std::optional<BuilderProcess> process;
     std::optional<BuilderWatch> watch;
     bool memoryFull = false; ///< of a build directory in memory
@@ -175,6 +176,7 @@ Task<> DerivationBuilder::Impl::leaseUser() {
 void DerivationBuilder::Impl::prepare() {
     sandboxed = decideSandbox();
     requireDescriptors(descriptorsOfBuild);
+    started.emplace(worker.takeSandbox());
     std::optional<gid_t> group = user ? std::optional(user->gid()) : std::nullopt;
     leftovers.emplace(store);
     chooseScratchPaths();
@@ -325,8 +327,10 @@ void DerivationBuilder::Impl::enter() {
     SandboxSpec spec = describeSandbox();
     UniqueFd mount = describeBuildDir(spec);
     result.startTime = time(nullptr);
-    process.emplace(spawnSandbox(spec));
+    process.emplace(spawnSandbox(std::move(*started), spec));
+    started.reset();
     slot.setBuilder(process->pid());
+    worker.startSandboxAhead();
     watch.emplace(worker.loop, *process, terminal, *log, settings, store.dir().print(plan.drvPath), result);
 }
 
@@ -350,7 +354,6 @@ void DerivationBuilder::Impl::openLog() {
 
 SandboxSpec DerivationBuilder::Impl::describeSandbox() {
     SandboxSpec spec;
-    spec.initProgram = sandboxInitProgram();
     spec.sandboxed = sandboxed;
     spec.storeDir = store.dir().str();
     spec.buildDirInside = buildTop;
@@ -639,6 +642,7 @@ Task<> DerivationBuilder::Impl::runDiffHooks() {
 /// out.
 void DerivationBuilder::Impl::leave(End end) {
     watch.reset();
+    started.reset();
     process.reset();
     finishLog();
     if (end == End::failure && settings.keepFailed) {

@@ -3,7 +3,8 @@
 // How a builder process is started, watched and ended, whatever confines it. A builder always has a
 // supervisor between itself and the daemon (sandbox-init on Linux, a forked child elsewhere) which reports
 // over a pipe; the pipe's end of file says that the supervisor is gone, and on Linux that every process of
-// the build is.
+// the build is. Where no process of the build outlived the builder, the report says so, which may be long
+// before: the kernel takes its time over namespaces and mounts.
 
 #include <cstdint>
 #include <optional>
@@ -51,7 +52,7 @@ class BuilderProcess {
     BuilderProcess(pid_t pid, UniqueFd status);
     BuilderProcess(BuilderProcess &&other) noexcept;
     BuilderProcess &operator=(BuilderProcess &&) = delete;
-    /// Kills what still runs and waits for its end.
+    /// Kills what still runs and waits for its end. Only then are the sandbox's mounts gone, too.
     ~BuilderProcess();
 
     /// From which every process of the build descends.
@@ -64,14 +65,16 @@ class BuilderProcess {
     /// when it has ended.
     void kill();
 
-    /// The result once everything has ended; nullopt before. Never blocks. The same again when asked again.
+    /// The result once every process of the build has ended; nullopt before. Never blocks. The same again
+    /// when asked again.
     std::optional<BuilderResult> poll();
 
-    /// Blocks.
+    /// Blocks until there is one.
     BuilderResult wait();
 
   private:
     bool readStatus();
+    int reap();
     void finish();
 
     pid_t pid_ = -1; ///< −1 once reaped

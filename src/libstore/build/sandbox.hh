@@ -62,7 +62,7 @@ struct BuildDirFile {
 
 /// A plain value. Descriptors stay the caller's and are needed only until spawnSandbox() returns.
 struct SandboxSpec {
-    /// firn-sandbox-init.
+    /// firn-sandbox-init, unless that has been started already.
     std::string initProgram;
     /// false: the host's file system, network and IPC, but a pid namespace of its own, so that nothing
     /// survives the build. Then inputs, sandbox paths and the like are not used, uidInside and gidInside are
@@ -115,8 +115,21 @@ struct SandboxSpec {
     int outputFd = -1; ///< becomes stdout and stderr (stdin is /dev/null)
 };
 
-/// Starts it. Throws badInput for a specification that makes no sense and SysError when no process can be
-/// made; what goes wrong later is the process's result.
+/// A sandbox-to-be: a process that waits to be told what to do. It ends when this goes.
+struct StartedSandbox {
+    BuilderProcess process;
+    UniqueFd socket;
+};
+
+/// Takes about as long as it takes to prepare a build, and needs nothing of what is being prepared. Throws
+/// SysError when no process can be made.
+StartedSandbox startSandbox(const std::string &initProgram);
+
+/// Makes a sandbox of it. Throws badInput for a specification that makes no sense; what goes wrong later, or
+/// has gone wrong by now, is the process's result.
+BuilderProcess spawnSandbox(StartedSandbox started, const SandboxSpec &spec);
+
+/// Both at once.
 BuilderProcess spawnSandbox(const SandboxSpec &spec);
 
 /// Makes one real sandbox that does nothing, as the current user. `sandboxed` false tries the pid namespace

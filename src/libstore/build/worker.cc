@@ -90,7 +90,9 @@ Task<> BuildWorker::awaitGoal(std::shared_ptr<DerivationGoal> goal, std::optiona
 }
 
 Task<> BuildWorker::runGoal(GoalKey key, std::shared_ptr<DerivationGoal> goal) {
+    unfinishedGoals_++;
     co_await goal->run();
+    unfinishedGoals_--;
     waits_.end(key);
     endIfStuck();
 }
@@ -221,6 +223,26 @@ const ExecChoice &BuildWorker::execChoiceFor(const BuildDirectory &directory) {
                     directory.path().string());
     }
     return execChoice_;
+}
+
+/// One that somebody has ended since it was started is of no use.
+StartedSandbox BuildWorker::takeSandbox() {
+    if (!nextSandbox_ || nextSandbox_->process.poll()) {
+        nextSandbox_.emplace(startSandbox(sandboxInitProgram()));
+    }
+    StartedSandbox taken = std::move(*nextSandbox_);
+    nextSandbox_.reset();
+    return taken;
+}
+
+/// Where this cannot be done now, the next build tries again and tells.
+void BuildWorker::startSandboxAhead() {
+    if (!nextSandbox_ && unfinishedGoals_ > counts.running) {
+        try {
+            nextSandbox_.emplace(startSandbox(sandboxInitProgram()));
+        } catch (const SysError &) {
+        }
+    }
 }
 
 void BuildWorker::addRealisations(const Derivation &drv, const std::set<std::string> &wanted,

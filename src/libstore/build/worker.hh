@@ -8,6 +8,7 @@
 #include "libstore/build/build-paths.hh"
 #include "libstore/build/build-slots.hh"
 #include "libstore/build/event-loop.hh"
+#include "libstore/build/sandbox.hh"
 #include "libstore/build/wait-graph.hh"
 
 namespace firn {
@@ -70,6 +71,11 @@ class BuildWorker {
     /// How a build gets an executable view of its directory; one of directories().
     const ExecChoice &execChoiceFor(const BuildDirectory &directory);
 
+    /// For one build.
+    StartedSandbox takeSandbox();
+    /// Where another build may follow, what it would take is started now, while a builder runs.
+    void startSandboxAhead();
+
     /// Fills in builtOutputs where the goal did not, and leaves those that are wanted (empty: all).
     void addRealisations(const Derivation &drv, const std::set<std::string> &wanted, BuildResult &result);
     /// Hash per output, as realisations are named by.
@@ -103,6 +109,8 @@ class BuildWorker {
     std::unique_ptr<BuildDirectories> directories_;
     ExecChoice execChoice_;
     bool hungUp_ = false;
+    uint64_t unfinishedGoals_ = 0;
+    std::optional<StartedSandbox> nextSandbox_;
 };
 
 } // namespace firn

@@ -21,6 +21,12 @@ namespace {
 SandboxPath parseSandboxPath(const std::string &) {
     refuse();
 }
+StartedSandbox startSandbox(const std::string &) {
+    refuse();
+}
+BuilderProcess spawnSandbox(StartedSandbox, const SandboxSpec &) {
+    refuse();
+}
 BuilderProcess spawnSandbox(const SandboxSpec &) {
     refuse();
 }

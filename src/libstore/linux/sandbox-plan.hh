@@ -5,8 +5,8 @@
 
 namespace firn {
 
-/// What sandbox-init shall do for a specification: pure, apart from asking who we are. Its statusFd and
-/// parentPid are left to the caller. Throws badInput.
+/// What sandbox-init shall do for a specification: pure, apart from asking who we are. Its parentPid and
+/// descriptorLimit are left to the caller. Throws badInput.
 sandbox::Description planSandbox(const SandboxSpec &spec);
 
 } // namespace firn

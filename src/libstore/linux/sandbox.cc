@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <spawn.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "libstore/linux/sandbox-plan.hh"
@@ -99,39 +100,91 @@ UniqueFd aboveStandard(UniqueFd fd) {
     return copy;
 }
 
+/// What is sent with a description, which is in the first place.
+class Parcel {
+  public:
+    /// Replaces the descriptors that it names by their places.
+    void addNamed(sandbox::Description &description) {
+        add(description.outputFd);
+        add(description.buildDirFd);
+        for (sandbox::SetupOp &op : description.ops) {
+            add(op.sourceFd);
+        }
+    }
+
+    /// Where nobody takes it any more, the status pipe says why.
+    void send(int socket, int description) {
+        descriptors_.front() = description;
+        char byte = 0;
+        struct iovec piece = {&byte, 1};
+        size_t size = descriptors_.size() * sizeof(int);
+        alignas(struct cmsghdr) char control[CMSG_SPACE(sandbox::maxSentDescriptors * sizeof(int))] = {};
+        struct msghdr message = {};
+        message.msg_iov = &piece;
+        message.msg_iovlen = 1;
+        message.msg_control = control;
+        message.msg_controllen = CMSG_SPACE(size);
+        struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+        head->cmsg_level = SOL_SOCKET;
+        head->cmsg_type = SCM_RIGHTS;
+        head->cmsg_len = CMSG_LEN(size);
+        memcpy(CMSG_DATA(head), descriptors_.data(), size);
+        ssize_t sent;
+        do {
+            sent = sendmsg(socket, &message, MSG_NOSIGNAL);
+        } while (sent < 0 && errno == EINTR);
+        if (sent < 0 && errno != EPIPE && errno != ECONNRESET) {
+            throwErrno("telling a sandbox what to do");
+        }
+    }
+
+  private:
+    void add(int32_t &fd) {
+        if (fd < 0) {
+            return; // there is none
+        }
+        if (descriptors_.size() == sandbox::maxSentDescriptors) {
+            throw Error(ErrorKind::bug, "a sandbox's description names too many descriptors");
+        }
+        descriptors_.push_back(fd);
+        fd = static_cast<int32_t>(descriptors_.size() - 1);
+    }
+
+    std::vector<int> descriptors_{-1};
+};
+
 } // namespace
 
-BuilderProcess spawnSandbox(const SandboxSpec &spec) {
-    sandbox::Description description = planSandbox(spec);
+StartedSandbox startSandbox(const std::string &initProgram) {
     Pipe status = makePipe();
     UniqueFd writeEnd = aboveStandard(std::move(status.writeEnd));
-    UniqueFd output; // only when the caller's own is one of the three
-    if (spec.outputFd <= 2) {
-        output.reset(fcntl(spec.outputFd, F_DUPFD_CLOEXEC, 3));
-        if (!output) {
-            throwErrno("duplicating a builder's output");
-        }
-        description.outputFd = output.get();
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
+        throwErrno("making a socket to a sandbox");
     }
-    description.statusFd = writeEnd.get();
+    UniqueFd ours(ends[0]);
+    UniqueFd theirs = aboveStandard(UniqueFd(ends[1]));
+    Spawn spawn;
+    spawn.pass(theirs.get());
+    spawn.pass(writeEnd.get());
+    pid_t pid = spawn.run(
+        initProgram, {"firn-sandbox-init", std::to_string(theirs.get()), std::to_string(writeEnd.get())});
+    return {BuilderProcess(pid, std::move(status.readEnd)), std::move(ours)};
+}
+
+BuilderProcess spawnSandbox(StartedSandbox started, const SandboxSpec &spec) {
+    sandbox::Description description = planSandbox(spec);
     description.parentPid = getpid();
     description.descriptorLimit = static_cast<uint32_t>(std::min<rlim_t>(usualDescriptorLimit(), UINT32_MAX));
-    UniqueFd memory = aboveStandard(inMemory(sandbox::encodeDescription(description)));
+    Parcel parcel;
+    parcel.addNamed(description);
+    UniqueFd memory = inMemory(sandbox::encodeDescription(description));
+    parcel.send(started.socket.get(), memory.get());
+    return std::move(started.process);
+}
 
-    Spawn spawn;
-    spawn.pass(memory.get());
-    spawn.pass(description.statusFd);
-    spawn.pass(description.outputFd);
-    if (description.buildDirFd >= 0) {
-        spawn.pass(description.buildDirFd);
-    }
-    for (const sandbox::SetupOp &op : description.ops) {
-        if (op.sourceFd >= 0) {
-            spawn.pass(op.sourceFd);
-        }
-    }
-    pid_t pid = spawn.run(spec.initProgram, {"firn-sandbox-init", std::to_string(memory.get())});
-    return BuilderProcess(pid, std::move(status.readEnd));
+BuilderProcess spawnSandbox(const SandboxSpec &spec) {
+    return spawnSandbox(startSandbox(spec.initProgram), spec);
 }
 
 } // namespace firn
