@@ -538,7 +538,7 @@ struct OutputRegistration::Impl {
     NewOutputs outputs{};
     Decision decision{};
     std::optional<BuildFailure> refusal{}; ///< under check: told once it was compared
-    std::set<std::string> slowToRemove{}; ///< outputs, those of which nothing is known among them
+    std::set<std::string> slowToRemove{};  ///< outputs, those of which nothing is known among them
 
     void prepare();
     void checkOrRemember(const Infos &infos);
