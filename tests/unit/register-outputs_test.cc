@@ -1444,7 +1444,7 @@ TEST_F(RegisterOutputs, RefusesARepairThatIsAnotherThanWhenTheFileWasRead) {
 TEST_F(RegisterOutputs, RefusesRepairsThatAreNoneOfTheirBusiness) {
     StorePath scratch = addRedirected("out", 'a', 'c');
     auto expectRefused = [&](const FilePatches &patches) {
-        removeTree(scratch_.get(), scratchOf().filename());
+        removeTree(request_.scratchDir, scratchOf().filename());
         fs::create_directory(scratchOf());
         write(scratchOf() / "program", scratch.baseName());
         write(scratchOf() / "other", "x");

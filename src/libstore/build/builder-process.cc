@@ -196,6 +196,13 @@ std::optional<BuilderResult> BuilderProcess::poll() {
     return result_;
 }
 
+bool BuilderProcess::isGone() {
+    if (pid_ != -1 && readStatus()) {
+        reap();
+    }
+    return pid_ == -1;
+}
+
 BuilderResult BuilderProcess::wait() {
     for (;;) {
         if (std::optional<BuilderResult> result = poll()) {

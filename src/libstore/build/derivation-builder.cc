@@ -146,6 +146,9 @@ struct DerivationBuilder::Impl {
     // ---- leave
     enum class End { success, failure, interrupted };
     void leave(End end);
+    /// Whether every process of the build has.
+    bool hasEnded() { return process && process->poll(); }
+    Task<> awaitTearDown();
     void leaveToRemoval(BackgroundRemoval &removal);
     void releaseUser();
     void finishLog();
@@ -638,6 +641,18 @@ Task<> DerivationBuilder::Impl::runDiffHooks() {
 
 // ---- leave
 
+/// How long the kernel takes over a sandbox's mounts is up to those that lie below: other builds go on
+/// meanwhile, and so does looking after the client.
+Task<> DerivationBuilder::Impl::awaitTearDown() {
+    if (process && !process->isGone()) {
+        DescriptorWatch watch(worker.loop);
+        watch.add(process->statusFd());
+        do {
+            co_await watch.wait(Clock::time_point::max());
+        } while (!process->isGone());
+    }
+}
+
 /// The processes are gone when this returns, then the files; destructors take care of the rest, on every way
 /// out.
 void DerivationBuilder::Impl::leave(End end) {
@@ -749,6 +764,12 @@ DerivationBuilder::~DerivationBuilder() = default;
 
 Task<OutputInfos> DerivationBuilder::run() {
     OutputInfos infos;
+    std::exception_ptr failure;
+    Impl::End end = Impl::End::success;
+    auto note = [&](const Error &error) {
+        failure = std::current_exception();
+        end = error.kind() == ErrorKind::interrupted ? Impl::End::interrupted : Impl::End::failure;
+    };
     try {
         co_await impl_->leaseUser();
         impl_->prepare();
@@ -759,11 +780,20 @@ Task<OutputInfos> DerivationBuilder::run() {
         // From here on nothing of the build runs.
         infos = co_await impl_->registerOrDiffer();
     } catch (const Error &error) {
-        bool interrupted = error.kind() == ErrorKind::interrupted;
-        impl_->leave(interrupted ? Impl::End::interrupted : Impl::End::failure);
-        throw;
+        note(error);
     }
-    impl_->leave(Impl::End::success);
+    // A builder that was not ended yet is killed by leave().
+    try {
+        if (end != Impl::End::interrupted && impl_->hasEnded()) {
+            co_await impl_->awaitTearDown();
+        }
+    } catch (const Error &error) {
+        note(error);
+    }
+    impl_->leave(end);
+    if (failure) {
+        std::rethrow_exception(failure);
+    }
     co_return infos;
 }
 

@@ -72,6 +72,9 @@ class BuilderProcess {
     /// Blocks until there is one.
     BuilderResult wait();
 
+    /// Whether the supervisor is gone too, and the destructor has nothing to wait for. Never blocks for long.
+    bool isGone();
+
   private:
     bool readStatus();
     int reap();
